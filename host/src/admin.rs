@@ -1,0 +1,95 @@
+//! What an operator asks a running host; on a listener of its own.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use serde_json::{Value as Json, json};
+use tokio::sync::watch;
+
+use crate::{Body, Identity, Plugin, stack::Directory};
+
+/// Where the host is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Sealed, not listening yet.
+    Starting,
+    /// Accepting requests.
+    Serving,
+    /// Finishing the open ones.
+    Draining,
+}
+
+/// Everything that the endpoints tell.
+pub(crate) struct Admin {
+    pub(crate) identity: Identity,
+    pub(crate) address: SocketAddr,
+    pub(crate) server_layers: Vec<String>,
+    pub(crate) client_layers: Vec<String>,
+    pub(crate) directory: Directory,
+    pub(crate) plugin: Option<Arc<Plugin>>,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+impl Admin {
+    /// Answers one request.
+    pub(crate) fn answer(&self, request: &Request<Body>) -> Result<Response<Body>, Infallible> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refused = json_response(
+                StatusCode::METHOD_NOT_ALLOWED,
+                &json!({"error": "only GET is answered here"}),
+            );
+            refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return Ok(refused);
+        }
+        let (status, body) = match request.uri().path() {
+            "/healthz" => (StatusCode::OK, json!({"status": "ok"})),
+            "/readyz" => self.ready(),
+            "/stack" => (StatusCode::OK, self.stack()),
+            "/services" => (StatusCode::OK, self.services()),
+            "/plugins" => (StatusCode::OK, self.plugins()),
+            _ => (
+                StatusCode::NOT_FOUND,
+                json!({"error": "try /healthz, /readyz, /stack, /services or /plugins"}),
+            ),
+        };
+        Ok(json_response(status, &body))
+    }
+
+    fn ready(&self) -> (StatusCode, Json) {
+        match *self.phase.borrow() {
+            Phase::Serving => (StatusCode::OK, json!({"status": "serving"})),
+            Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "starting"})),
+            Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "draining"})),
+        }
+    }
+
+    fn stack(&self) -> Json {
+        // Nothing that serves is ever open; operators look for the word all the same.
+        json!({"sealed": true, "server": self.server_layers, "client": self.client_layers})
+    }
+
+    fn services(&self) -> Json {
+        json!({
+            "self": {
+                "id": self.identity.id,
+                "group": self.identity.group,
+                "name": self.identity.name,
+                "version": self.identity.version,
+                "address": self.address,
+            },
+            "groups": *self.directory.groups(),
+        })
+    }
+
+    fn plugins(&self) -> Json {
+        self.plugin.iter().map(|plugin| plugin.report()).collect()
+    }
+}
+
+fn json_response(status: StatusCode, body: &Json) -> Response<Body> {
+    let mut response = Response::new(Body::from(format!("{body}\n")));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}

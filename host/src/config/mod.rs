@@ -1,0 +1,225 @@
+//! The configuration: what an operator may set, with every default.
+//!
+//! A value comes from the file, from the environment, or is the default here. [`Settings::load`]
+//! reads them in that order of increasing weight: default, file, environment.
+
+mod de;
+mod error;
+mod settings;
+mod tree;
+mod value;
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+pub use error::ConfigError;
+pub use settings::{Effective, Settings};
+pub use tree::Origin;
+pub use value::{BaseUrl, LogFilter, StatusCode};
+
+/// Every setting of the host itself, typed and checked. The plugin's own are not among them.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// Who this instance is.
+    pub service: Service,
+    /// The public listener and its limits.
+    pub server: Server,
+    /// The operator's listener.
+    pub admin: Admin,
+    /// What is logged, and how.
+    pub log: Log,
+    /// Where other services are found.
+    pub discovery: Discovery,
+    /// Calls to other services.
+    pub client: Client,
+    /// What is answered, in no particular order: the most specific path wins.
+    pub route: Vec<Route>,
+    /// The tracing plugin.
+    pub otel: Otel,
+}
+
+/// `[service]`: who this instance is.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Service {
+    /// The service group; OpenTelemetry's `service.name`.
+    pub group: String,
+    /// The instance's name; `<group>-<hostname>` when empty.
+    pub name: String,
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self { group: "host".to_owned(), name: String::new() }
+    }
+}
+
+impl Service {
+    /// Gives the instance the name that it has when nobody named it.
+    fn complete(&mut self) {
+        if self.name.is_empty() {
+            let system = rustix::system::uname();
+            self.name = format!("{}-{}", self.group, system.nodename().to_string_lossy());
+        }
+    }
+}
+
+/// `[server]`: the public listener and its limits.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Server {
+    /// Where requests are accepted, HTTP/1.1 and HTTP/2 alike.
+    pub listen: SocketAddr,
+    /// A request without a response head by then is answered with 504.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// Requests past this many at once are answered with 503.
+    pub max_in_flight: usize,
+    /// How long a stop waits for open requests.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            request_timeout: Duration::from_secs(30),
+            max_in_flight: 10_000,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// `[admin]`: the operator's listener.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Admin {
+    /// Where `/healthz` and its siblings are served.
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8081)) }
+    }
+}
+
+/// `[log]`: what is logged, and how.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Log {
+    /// A level, or directives as `tracing_subscriber::EnvFilter` reads them.
+    pub level: LogFilter,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[discovery]`: where other services are found.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Discovery {
+    /// Which registry is asked.
+    pub backend: Backend,
+    /// The instances of each service group, for the `static` backend.
+    pub r#static: BTreeMap<String, Vec<BaseUrl>>,
+}
+
+/// Which registry is asked for instances.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// The configuration itself.
+    #[default]
+    Static,
+}
+
+/// `[client]`: calls to other services.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Client {
+    /// How long a TCP connection may take to be made.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long a response head may take to come.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(2), request_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// `[[route]]`: one path and what it leads to.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Route {
+    /// The template, `{name}` standing for one segment and `{*name}` for all that remain.
+    pub path: String,
+    /// The service group to forward to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The path at the service, with the same names; the path as it came when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<String>,
+    /// What to answer, in place of a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub respond: Option<Respond>,
+}
+
+/// A response that the host gives by itself.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Respond {
+    /// The status code.
+    pub status: StatusCode,
+    /// The text, the route's `{name}`s replaced.
+    pub body: String,
+}
+
+/// `[otel]`: the tracing plugin. Every other key of the table is the plugin's own.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Otel {
+    /// Whether the library is opened at all.
+    pub enabled: bool,
+    /// The library: a bare name is looked for next to the binary, a path starts at the
+    /// configuration file's folder.
+    pub library: String,
+    /// Whether the host refuses to start without it.
+    pub required: bool,
+    /// The library's SHA-256 in hex; any other file is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+impl Otel {
+    /// The keys of `[otel]` that are the host's.
+    pub(crate) const KEYS: [&'static str; 4] = ["enabled", "library", "required", "sha256"];
+}
+
+impl Default for Otel {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            library: "libplugin_otel.so".to_owned(),
+            required: false,
+            sha256: None,
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The configuration together with where each value comes from.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+use plugin_api::{PluginError, Setting};
+use serde_json::Value as Json;
+
+use super::{
+    Backend, Config, Otel,
+    error::{ConfigError, unknown_key},
+    tree::{self, Entry, Origin, Table, Value},
+};
+use crate::routes::Routes;
+
+/// Where a configuration is looked for when nobody names a file.
+const USUAL_PLACES: [&str; 2] = ["host.toml", "/etc/host/host.toml"];
+
+/// The configuration as it is in force, and where each value of it comes from.
+#[derive(Debug)]
+pub struct Settings {
+    config: Config,
+    file: Option<PathBuf>,
+    /// `[otel]` without the keys that are the host's.
+    plugin: Table,
+    tree: Table,
+}
+
+/// One line of `host check`: a key, its value as TOML, and where the value comes from.
+#[derive(Debug)]
+pub struct Effective {
+    /// The dotted key.
+    pub key: String,
+    /// The value, secrets masked.
+    pub value: String,
+    /// Where the value comes from.
+    pub source: String,
+}
+
+impl Settings {
+    /// Reads `named`, else `$HOST_CONFIG`, else `./host.toml`, else `/etc/host/host.toml`, else
+    /// nothing, and the environment over it.
+    ///
+    /// # Errors
+    /// A named file that cannot be read, or a key or value that is wrong.
+    pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
+        let variables = || env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v)));
+        let mut own = Vec::new();
+        for (name, value) in variables().filter(|(name, _)| name.starts_with("HOST_")) {
+            let text = value.into_string().map_err(|_| {
+                let origin = Origin::Variable(name.clone());
+                ConfigError::setting(origin, "value", "is not UTF-8")
+            })?;
+            own.push((name, text));
+        }
+        let from_variable =
+            own.iter().find(|(name, text)| name == "HOST_CONFIG" && !text.is_empty());
+        let named = named.or(from_variable.map(|(_, text)| Path::new(text)));
+        let (file, text) = read(named)?;
+        Self::parse(file, &text, own.into_iter())
+    }
+
+    /// Reads a file's text and variables that were read before.
+    ///
+    /// # Errors
+    /// A key or value that is wrong.
+    pub fn parse(
+        file: Option<PathBuf>,
+        text: &str,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut tree = tree::parse(file.as_deref().unwrap_or(Path::new("")), text)?;
+        tree::overlay(&mut tree, variables)?;
+        let plugin = take_plugin_keys(&mut tree);
+        let mut config: Config = super::de::read(&tree)?;
+        config.service.complete();
+        let settings = Self { config, file, plugin, tree };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// The typed values.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The file that was read, if any was.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// The plugin's own keys as a JSON object.
+    pub(crate) fn plugin_json(&self) -> String {
+        tree::table_to_json(&self.plugin).to_string()
+    }
+
+    /// Refuses a key of `[otel]` that neither the host nor the plugin knows.
+    pub(crate) fn check_plugin_keys(&self, known: &[Setting]) -> Result<(), ConfigError> {
+        let unknown =
+            self.plugin.iter().find(|(key, _)| known.iter().all(|known| known.key() != *key));
+        let Some((key, entry)) = unknown else { return Ok(()) };
+        let all = known.iter().map(Setting::key).chain(Otel::KEYS);
+        let message = unknown_key(key, all);
+        Err(ConfigError::setting(entry.origin.clone(), format!("otel.{key}"), message))
+    }
+
+    /// A setting that the plugin found wrong, with the place where it was set.
+    pub(crate) fn plugin_error(&self, error: &PluginError) -> ConfigError {
+        let origin = tree::find(&self.plugin, error.key())
+            .map_or(Origin::Default, |entry| entry.origin.clone());
+        ConfigError::setting(origin, format!("otel.{}", error.key()), error.message())
+    }
+
+    /// Every setting in force; `plugin` are those that the loaded plugin knows.
+    #[must_use]
+    pub fn effective(&self, plugin: &[Setting]) -> Vec<Effective> {
+        let mut lines = Vec::new();
+        if let Ok(Json::Object(sections)) = serde_json::to_value(&self.config) {
+            for (key, value) in &sections {
+                self.list(key, value, &mut lines);
+            }
+        }
+        lines.extend(plugin.iter().map(|setting| self.plugin_setting(setting)));
+        lines
+    }
+
+    fn list(&self, key: &str, value: &Json, lines: &mut Vec<Effective>) {
+        let name = |below: &str| format!("{key}.{below}");
+        match value {
+            Json::Object(table) => {
+                for (below, value) in table {
+                    self.list(&name(below), value, lines);
+                }
+            }
+            Json::Array(items) if items.iter().any(Json::is_object) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.list(&name(&index.to_string()), item, lines);
+                }
+            }
+            _ => lines.push(Effective {
+                key: key.to_owned(),
+                value: mask(&value.to_string()),
+                source: self.source(key),
+            }),
+        }
+    }
+
+    fn source(&self, key: &str) -> String {
+        let found = tree::find(&self.tree, key).filter(|entry| match &entry.value {
+            // The search ends at a table when the key itself is not set.
+            Value::Table(_) => false,
+            Value::Array(items) => !items.iter().any(|item| matches!(item.value, Value::Table(_))),
+            _ => true,
+        });
+        found.map_or(&Origin::Default, |entry| &entry.origin).source()
+    }
+
+    fn plugin_setting(&self, setting: &Setting) -> Effective {
+        let set = self.plugin.get(setting.key());
+        let variable = || {
+            setting.variables().find_map(|name| {
+                let text = env::var(name).ok().filter(|text| !text.is_empty())?;
+                let origin = Origin::Variable(name.to_owned());
+                Some((Json::from(text).to_string(), origin.source()))
+            })
+        };
+        let (value, source) = match set {
+            Some(entry) => (entry.to_json().to_string(), entry.origin.source()),
+            None => variable()
+                .unwrap_or_else(|| (setting.default_value().to_owned(), Origin::Default.source())),
+        };
+        let is_secret = setting.is_secret() && source != Origin::Default.source();
+        let value = if is_secret { "***".to_owned() } else { mask(&value) };
+        Effective { key: format!("otel.{}", setting.key()), value, source }
+    }
+
+    /// What the types alone do not say.
+    fn check(&self) -> Result<(), ConfigError> {
+        Routes::check(&self.config.route).map_err(|error| {
+            let key = format!("route.{}.{}", error.index, error.key);
+            ConfigError::setting(self.origin(&key), key, error.message)
+        })?;
+        self.check_services()?;
+        self.check_checksum()
+    }
+
+    /// With the `static` backend every group that will ever be is known now.
+    fn check_services(&self) -> Result<(), ConfigError> {
+        let Backend::Static = self.config.discovery.backend;
+        let known = &self.config.discovery.r#static;
+        for (index, route) in self.config.route.iter().enumerate() {
+            let Some(service) = route.service.as_ref().filter(|s| !known.contains_key(*s)) else {
+                continue;
+            };
+            let key = format!("route.{index}.service");
+            let message = format!("\"{service}\" has no instances under [discovery.static]");
+            return Err(ConfigError::setting(self.origin(&key), key, message));
+        }
+        Ok(())
+    }
+
+    fn check_checksum(&self) -> Result<(), ConfigError> {
+        let Some(sha256) = &self.config.otel.sha256 else { return Ok(()) };
+        if sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(());
+        }
+        let message = format!("wanted 64 hexadecimal digits, found {sha256:?}");
+        Err(ConfigError::setting(self.origin("otel.sha256"), "otel.sha256", message))
+    }
+
+    fn origin(&self, key: &str) -> Origin {
+        tree::find(&self.tree, key).map_or(Origin::Default, |entry| entry.origin.clone())
+    }
+}
+
+fn read(named: Option<&Path>) -> Result<(Option<PathBuf>, String), ConfigError> {
+    let usual = USUAL_PLACES.iter().map(Path::new);
+    let candidates: Vec<&Path> = named.map_or_else(|| usual.collect(), |path| vec![path]);
+    for path in candidates {
+        match fs::read_to_string(path) {
+            Ok(text) => return Ok((Some(path.to_owned()), text)),
+            Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+    Ok((None, String::new()))
+}
+
+/// Moves what is the plugin's out of `[otel]`, so that only the host's keys are left to be checked.
+fn take_plugin_keys(tree: &mut Table) -> Table {
+    let Some(Entry { value: Value::Table(otel), .. }) = tree.get_mut("otel") else {
+        return Table::new();
+    };
+    let (own, plugin) =
+        std::mem::take(otel).into_iter().partition(|(key, _)| Otel::KEYS.contains(&key.as_str()));
+    *otel = own;
+    plugin
+}
+
+/// Hides the user information of a URL.
+fn mask(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("://") else { return text.to_owned() };
+    let authority_end = rest.find(['/', '?', '"']).unwrap_or(rest.len());
+    match rest[..authority_end].rfind('@') {
+        Some(at) => format!("{before}://***{}", &rest[at..]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
+        let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Settings::parse(Some("host.toml".into()), text, variables).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_a_whole_configuration() {
+        let settings = parse("", &[]).unwrap();
+        assert_eq!(settings.config().server.listen.to_string(), "127.0.0.1:8080");
+        assert!(settings.effective(&[]).iter().all(|line| line.source == "default"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line_and_key() {
+        for (text, wanted) in [
+            (
+                "[server]\nlisen = \"\"",
+                "host.toml:2: server.lisen: unknown key, did you mean \"listen\"?",
+            ),
+            ("\n[sever]", "host.toml:2: sever: unknown key, did you mean \"server\"?"),
+            (
+                "[server]\nlisten = 5",
+                "host.toml:2: server.listen: wanted socket address, found integer `5`",
+            ),
+            (
+                "[server]\nlisten = \"here\"",
+                "host.toml:2: server.listen: invalid socket address syntax",
+            ),
+            (
+                "[server]\nmax-in-flight = -1",
+                "host.toml:2: server.max-in-flight: wanted usize, found integer `-1`",
+            ),
+            (
+                "[client]\nconnect-timeout = \"soon\"",
+                "host.toml:2: client.connect-timeout: wanted a duration, found string \"soon\"",
+            ),
+            (
+                "[log]\nformat = \"xml\"",
+                "host.toml:2: log.format: wanted one of text, json, found \"xml\"",
+            ),
+            (
+                "[discovery]\nbackend = \"etcd\"",
+                "host.toml:2: discovery.backend: wanted one of static, found \"etcd\"",
+            ),
+            ("[[route]]\nservice = \"a\"", "host.toml:1: route.0: the key \"path\" is missing"),
+            (
+                "[[route]]\npath = \"/a\"\nservice = \"a\"",
+                "host.toml:3: route.0.service: \"a\" has no instances under [discovery.static]",
+            ),
+            (
+                "[[route]]\npath = \"/a\"\nrespond = { statu = 1 }",
+                "host.toml:3: route.0.respond.statu: unknown key, did you mean \"status\"?",
+            ),
+            (
+                "[otel]\nsha256 = \"1\"",
+                "host.toml:2: otel.sha256: wanted 64 hexadecimal digits, found \"1\"",
+            ),
+            ("a = \n", "host.toml:1: string values must be quoted, expected literal string"),
+        ] {
+            assert_eq!(parse(text, &[]).unwrap_err(), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_variable_wins_over_the_file_and_is_named_when_it_is_wrong() {
+        let file = "[server]\nmax-in-flight = 1\n[service]\ngroup = \"a\"";
+        let set = [("HOST_SERVER__MAX_IN_FLIGHT", "7"), ("HOST_SERVICE__GROUP", "8")];
+        let settings = parse(file, &set).unwrap();
+        assert_eq!(settings.config().server.max_in_flight, 7);
+        assert_eq!(settings.config().service.group, "8");
+        let source = |key: &str| {
+            settings.effective(&[]).into_iter().find(|line| line.key == key).unwrap().source
+        };
+        assert_eq!(source("server.max-in-flight"), "environment HOST_SERVER__MAX_IN_FLIGHT");
+        let error = parse("", &[("HOST_SERVER__LISTEN", "x")]).unwrap_err();
+        assert!(error.starts_with("$HOST_SERVER__LISTEN: server.listen: "), "{error}");
+        assert!(parse("", &[("HOST_IP", "10.0.0.1"), ("HOST_CONFIG", "x")]).is_ok());
+    }
+
+    #[test]
+    fn a_variable_reaches_into_lists() {
+        let file =
+            "[discovery.static]\na = [\"http://a\"]\n[[route]]\npath = \"/a\"\nservice = \"a\"";
+        let set = [
+            ("HOST_ROUTE__0__PATH", "/b"),
+            ("HOST_DISCOVERY__STATIC__A", "[\"http://x\", \"http://y\"]"),
+        ];
+        let settings = parse(file, &set).unwrap();
+        assert_eq!(settings.config().route[0].path, "/b");
+        assert_eq!(settings.config().discovery.r#static["a"].len(), 2);
+    }
+
+    #[test]
+    fn the_plugin_gets_its_own_keys_with_their_types() {
+        let file = "[otel]\nenabled = true\nsampler-arg = 0.5\n[otel.headers]\nx = \"1\"";
+        let settings = parse(file, &[("HOST_OTEL__MAX_QUEUE_SIZE", "9")]).unwrap();
+        assert_eq!(
+            settings.plugin_json(),
+            r#"{"headers":{"x":"1"},"max-queue-size":9,"sampler-arg":0.5}"#
+        );
+        let known = [Setting::new("headers", "{}", ""), Setting::new("sampler-args", "", "")];
+        let error = settings.check_plugin_keys(&known).unwrap_err().to_string();
+        assert!(error.contains("otel.max-queue-size: unknown key"), "{error}");
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let file = "[otel]\nendpoint = \"http://me:pw@c:1/x\"\nheaders = { k = \"token\" }";
+        let settings = parse(file, &[]).unwrap();
+        let known = [Setting::new("endpoint", "", ""), Setting::new("headers", "{}", "").secret()];
+        let printed = format!("{:?}", settings.effective(&known));
+        assert!(!printed.contains("pw") && !printed.contains("token"), "{printed}");
+        assert!(printed.contains("http://***@c:1/x"), "{printed}");
+    }
+}

@@ -1,0 +1,154 @@
+//! Values that need more than a type: URLs of instances, log filters, status codes.
+
+use std::fmt;
+
+use http::{Uri, uri::Scheme};
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+
+/// The URL under which an instance is reached: scheme, authority and an optional path.
+#[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BaseUrl(Uri);
+
+impl BaseUrl {
+    /// The URL; its scheme and authority are always there.
+    #[must_use]
+    pub const fn uri(&self) -> &Uri {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for BaseUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let uri: Uri =
+            text.parse().map_err(|error| format!("wanted a URL, found {text:?}: {error}"))?;
+        match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => {}
+            _ => return Err(format!("wanted a URL that starts with http://, found {text:?}")),
+        }
+        if uri.host().is_none_or(str::is_empty) {
+            return Err(format!("wanted a URL with a host, found {text:?}"));
+        }
+        if uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+            return Err("wanted a URL without a query and without user information".to_owned());
+        }
+        Ok(Self(uri))
+    }
+}
+
+impl From<BaseUrl> for String {
+    fn from(url: BaseUrl) -> Self {
+        url.0.to_string()
+    }
+}
+
+impl fmt::Debug for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Directives for the log, checked; kept as text because a filter cannot be cloned.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// The filter.
+    #[must_use]
+    pub fn build(&self) -> EnvFilter {
+        EnvFilter::new(&self.0)
+    }
+}
+
+impl Default for LogFilter {
+    fn default() -> Self {
+        Self("info".to_owned())
+    }
+}
+
+impl TryFrom<String> for LogFilter {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        // A lone word that is no level would be read as the name of a module.
+        let bare_word = !text.contains(['=', ',', '[']);
+        if bare_word && text.parse::<tracing_subscriber::filter::LevelFilter>().is_err() {
+            return Err(format!(
+                "wanted off, error, warn, info, debug, trace or filter directives, found {text:?}"
+            ));
+        }
+        EnvFilter::try_new(&text).map_err(|error| {
+            format!("wanted a level or filter directives, found {text:?}: {error}")
+        })?;
+        Ok(Self(text))
+    }
+}
+
+impl From<LogFilter> for String {
+    fn from(filter: LogFilter) -> Self {
+        filter.0
+    }
+}
+
+/// A status code that a final response may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct StatusCode(http::StatusCode);
+
+impl StatusCode {
+    /// The code.
+    #[must_use]
+    pub const fn code(self) -> http::StatusCode {
+        self.0
+    }
+}
+
+impl Default for StatusCode {
+    fn default() -> Self {
+        Self(http::StatusCode::OK)
+    }
+}
+
+impl TryFrom<u16> for StatusCode {
+    type Error = String;
+
+    fn try_from(code: u16) -> Result<Self, String> {
+        let wanted = || format!("wanted a status code from 200 to 599, found {code}");
+        if !(200..600).contains(&code) {
+            return Err(wanted());
+        }
+        http::StatusCode::from_u16(code).map(Self).map_err(|_| wanted())
+    }
+}
+
+impl From<StatusCode> for u16 {
+    fn from(code: StatusCode) -> Self {
+        code.0.as_u16()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_needs_http_and_a_host() {
+        for good in ["http://127.0.0.1:8080", "http://[::1]:1/base", "http://greeter"] {
+            assert!(BaseUrl::try_from(good.to_owned()).is_ok(), "{good}");
+        }
+        for bad in ["", "greeter:80", "https://a", "http://u:p@a", "http://a/?q", "ftp://a", "/x"] {
+            assert!(BaseUrl::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_level_is_not_taken_for_a_module() {
+        assert!(LogFilter::try_from("inof".to_owned()).is_err());
+        assert!(LogFilter::try_from("info,hyper=debug".to_owned()).is_ok());
+        assert!(LogFilter::try_from("hyper=loud".to_owned()).is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! The one place where an error becomes a status code.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    task::{Context, Poll},
+};
+
+use futures_util::{FutureExt, future::Map};
+use http::{Request, Response, StatusCode, header};
+use plugin_api::Outcome;
+use tower::{
+    BoxError, Layer, Service, ServiceExt, load_shed::error::Overloaded, timeout::error::Elapsed,
+    util::Oneshot,
+};
+
+use super::exchange::Ended;
+use crate::{Body, CallError};
+
+/// Puts an [`ErrorStatus`] around a service.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ErrorStatusLayer;
+
+impl<S> Layer<S> for ErrorStatusLayer {
+    type Service = ErrorStatus<S>;
+
+    fn layer(&self, inner: S) -> ErrorStatus<S> {
+        ErrorStatus { inner }
+    }
+}
+
+/// Answers in place of a service that fails, also where it fails to become ready. The client learns
+/// the kind of failure and nothing of the inside; the reason is in the log.
+#[derive(Debug, Clone)]
+pub(crate) struct ErrorStatus<S> {
+    inner: S,
+}
+
+type Answer = Result<Response<Body>, Infallible>;
+
+impl<S> Service<Request<Body>> for ErrorStatus<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Map<Oneshot<S, Request<Body>>, fn(Result<Response<Body>, BoxError>) -> Answer>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.inner.clone().oneshot(request).map(answer)
+    }
+}
+
+fn answer(result: Result<Response<Body>, BoxError>) -> Answer {
+    Ok(result.unwrap_or_else(|error| respond(&*error)))
+}
+
+fn respond(error: &(dyn Error + Send + Sync + 'static)) -> Response<Body> {
+    if error.is::<Overloaded>() {
+        tracing::debug!("shed: too many requests in flight");
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, Outcome::SHED, "overloaded\n");
+    }
+    if error.is::<Elapsed>() {
+        tracing::warn!("the request timeout passed");
+        return refusal(StatusCode::GATEWAY_TIMEOUT, Outcome::TIMEOUT, "timeout\n");
+    }
+    tracing::warn!("{}", Chain(error));
+    match error.downcast_ref::<CallError>() {
+        Some(CallError::NoInstance { .. } | CallError::NotSealed { .. }) => {
+            refusal(StatusCode::SERVICE_UNAVAILABLE, Outcome::COMPLETE, "no instance\n")
+        }
+        Some(CallError::Timeout { .. }) => {
+            refusal(StatusCode::GATEWAY_TIMEOUT, Outcome::TIMEOUT, "upstream timeout\n")
+        }
+        Some(CallError::Connect { .. } | CallError::Upstream { .. }) => {
+            refusal(StatusCode::BAD_GATEWAY, Outcome::UPSTREAM_GONE, "upstream unavailable\n")
+        }
+        Some(CallError::Request { .. }) | None => {
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, Outcome::COMPLETE, "internal error\n")
+        }
+    }
+}
+
+/// A response of the host's own, with the reason that the exchange's span ends with.
+pub(super) fn refusal(status: StatusCode, outcome: Outcome, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response.extensions_mut().insert(Ended(outcome));
+    response
+}
+
+/// An error with all its sources, on one line.
+struct Chain<'a>(&'a (dyn Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! One exchange that a plugin follows, from its request head to the last byte of its response.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode, response};
+use http_body::{Body as _, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use plugin_api::{End, Outcome, Peer, ResponseHead, abi::ExchangeObject};
+use tower::BoxError;
+
+use super::head;
+use crate::{Body, telemetry::context, telemetry::context::Current};
+
+/// Why a response of the host's own was given; an extension of that response.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended(pub(super) Outcome);
+
+/// A followed exchange. Tells the plugin its end exactly once: when asked to, or when dropped.
+pub(super) struct Exchange {
+    plugin: ExchangeObject,
+    started: Instant,
+    is_head: bool,
+    is_over: bool,
+    /// Counted by the request's body, which may live on while the response is sent.
+    request_bytes: Option<Arc<AtomicU64>>,
+    response_bytes: u64,
+}
+
+impl Exchange {
+    pub(super) fn new(plugin: ExchangeObject, method: &Method) -> Self {
+        Self {
+            plugin,
+            started: Instant::now(),
+            is_head: method == Method::HEAD,
+            is_over: false,
+            request_bytes: None,
+            response_bytes: 0,
+        }
+    }
+
+    /// Counts the bytes of the request's body; an empty one costs nothing.
+    pub(super) fn count_request(&mut self, body: Body) -> Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        let bytes = Arc::<AtomicU64>::default();
+        self.request_bytes = Some(Arc::clone(&bytes));
+        Body::new(CountedBody { inner: body, bytes })
+    }
+
+    pub(super) fn route(&mut self, route: &str) {
+        self.plugin.on_route(route.into());
+    }
+
+    /// Tells the response head and follows the body to its end, in `context` where there is one.
+    pub(super) fn respond(
+        mut self,
+        response: Response<Body>,
+        peer: Peer,
+        context: Option<Current>,
+    ) -> Response<Body> {
+        let (parts, inner) = response.into_parts();
+        self.tell_head(&parts, peer);
+        let outcome = parts.extensions.get().map_or(Outcome::COMPLETE, |Ended(outcome)| *outcome);
+        let unread = self.is_head || has_no_body(parts.status);
+        let expected = if unread { Some(0) } else { inner.size_hint().exact() };
+        let body = FollowedBody { inner, exchange: self, outcome, expected, context };
+        Response::from_parts(parts, Body::new(body))
+    }
+
+    fn tell_head(&mut self, parts: &response::Parts, peer: Peer) {
+        let headers = head::headers(&parts.headers);
+        let head = ResponseHead::new(parts.status.as_u16(), &headers);
+        self.plugin.on_response(&head.over(head::version(parts.version), peer));
+    }
+
+    /// Tells the end; only the first one counts.
+    pub(super) fn end(&mut self, outcome: Outcome) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        let elapsed = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let request_bytes =
+            self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        let end = End::new(outcome, elapsed).with_bytes(request_bytes, self.response_bytes);
+        self.plugin.on_end(&end);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.end(Outcome::CLIENT_GONE);
+    }
+}
+
+/// RFC 9110, section 6.4.1.
+fn has_no_body(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+pin_project! {
+    /// A response body whose end is the exchange's end.
+    struct FollowedBody {
+        inner: Body,
+        exchange: Exchange,
+        // How the exchange ends when the last byte has gone.
+        outcome: Outcome,
+        // The whole length, where it is known beforehand: hyper asks for no frame past it.
+        expected: Option<u64>,
+        context: Option<Current>,
+    }
+
+    impl PinnedDrop for FollowedBody {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            let complete = *this.expected == Some(this.exchange.response_bytes);
+            if complete || this.inner.is_end_stream() {
+                this.exchange.end(*this.outcome);
+            }
+        }
+    }
+}
+
+impl http_body::Body for FollowedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.project();
+        let inner = Pin::new(this.inner);
+        let polled = match this.context {
+            slot @ Some(_) => context::enter(slot, || inner.poll_frame(cx)),
+            None => inner.poll_frame(cx),
+        };
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => this.exchange.response_bytes += length(frame),
+            Poll::Ready(Some(Err(_))) => this.exchange.end(Outcome::UPSTREAM_GONE),
+            Poll::Ready(None) => this.exchange.end(*this.outcome),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+fn length(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, |data| data.len() as u64)
+}
+
+/// A request body that counts what is read of it.
+struct CountedBody {
+    inner: Body,
+    bytes: Arc<AtomicU64>,
+}
+
+impl http_body::Body for CountedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            this.bytes.fetch_add(length(frame), Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

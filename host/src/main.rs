@@ -1,0 +1,9 @@
+//! The binary `host`: the life cycle of the library around the configured routes.
+
+use std::process::ExitCode;
+
+use host::routes::Routes;
+
+fn main() -> ExitCode {
+    host::main(|config, client| Routes::new(&config.route, client))
+}

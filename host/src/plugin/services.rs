@@ -1,0 +1,103 @@
+//! What the host does for a plugin: its lines go to the host's log, at a bounded rate.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use plugin_api::{Level, Service, adapter::HostServices};
+
+/// Lines that may come at once, and then within each [`PERIOD`].
+const MOST_LINES: u32 = 50;
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// The host's side of [`plugin_api::Host`].
+pub(super) struct Services {
+    service: Service,
+    rate: Mutex<Rate>,
+}
+
+impl Services {
+    pub(super) fn new(service: Service) -> Self {
+        Self { service, rate: Mutex::new(Rate::new(Instant::now())) }
+    }
+}
+
+impl HostServices for Services {
+    fn log(&self, level: Level, target: &str, message: &str) {
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let verdict = rate.admit(Instant::now());
+        drop(rate);
+        match verdict {
+            Verdict::Admitted { suppressed: 0 } => {}
+            Verdict::Admitted { suppressed } => {
+                tracing::warn!(target: "plugin", "{suppressed} lines of the plugin were left out");
+            }
+            Verdict::Suppressed => return,
+        }
+        // `tracing` wants the level of a line to be known when it is compiled.
+        match level {
+            Level::ERROR => tracing::error!(target: "plugin", from = target, "{message}"),
+            Level::WARN => tracing::warn!(target: "plugin", from = target, "{message}"),
+            Level::INFO => tracing::info!(target: "plugin", from = target, "{message}"),
+            Level::DEBUG => tracing::debug!(target: "plugin", from = target, "{message}"),
+            _ => tracing::trace!(target: "plugin", from = target, "{message}"),
+        }
+    }
+
+    fn service(&self) -> Service {
+        self.service.clone()
+    }
+}
+
+/// Counts the lines of the running period.
+struct Rate {
+    start: Instant,
+    lines: u32,
+    suppressed: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The line may go, after so many that did not.
+    Admitted {
+        suppressed: u64,
+    },
+    Suppressed,
+}
+
+impl Rate {
+    const fn new(now: Instant) -> Self {
+        Self { start: now, lines: 0, suppressed: 0 }
+    }
+
+    fn admit(&mut self, now: Instant) -> Verdict {
+        if now.duration_since(self.start) >= PERIOD {
+            self.start = now;
+            self.lines = 0;
+        }
+        if self.lines >= MOST_LINES {
+            self.suppressed += 1;
+            return Verdict::Suppressed;
+        }
+        self.lines += 1;
+        Verdict::Admitted { suppressed: std::mem::take(&mut self.suppressed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_and_counted() {
+        let start = Instant::now();
+        let mut rate = Rate::new(start);
+        for _ in 0..MOST_LINES {
+            assert_eq!(rate.admit(start), Verdict::Admitted { suppressed: 0 });
+        }
+        assert_eq!(rate.admit(start), Verdict::Suppressed);
+        assert_eq!(rate.admit(start), Verdict::Suppressed);
+        assert_eq!(rate.admit(start + PERIOD), Verdict::Admitted { suppressed: 2 });
+    }
+}

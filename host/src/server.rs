@@ -1,0 +1,118 @@
+//! The listeners: connections in, HTTP/1.1 and HTTP/2 on the same port.
+
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, time::Duration};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tower::ServiceExt;
+
+use crate::{Body, stack::Sealed};
+
+/// How long the head of a request may take to come.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long to wait when no connection can be accepted, most often for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The other end of the socket that a request came by; an extension of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// A listener that serves one stack.
+pub(crate) struct Server<S> {
+    listener: TcpListener,
+    service: S,
+    builder: Builder<TokioExecutor>,
+    connections: JoinSet<()>,
+    graceful: GracefulShutdown,
+}
+
+impl<S: Sealed> Server<S> {
+    /// Serves `service` to whoever connects to `listener`.
+    pub(crate) fn new(listener: TcpListener, service: S) -> Self {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        builder.http2().timer(TokioTimer::new());
+        let (connections, graceful) = (JoinSet::new(), GracefulShutdown::new());
+        Self { listener, service, builder, connections, graceful }
+    }
+
+    /// Accepts connections until `stop` is ready, then none any more.
+    pub(crate) async fn accept_until<T>(mut self, stop: impl Future<Output = T>) -> (T, Draining) {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            tokio::select! {
+                stopped = &mut stop => {
+                    let draining =
+                        Draining { connections: self.connections, graceful: self.graceful };
+                    return (stopped, draining);
+                }
+                accepted = self.listener.accept() => self.accepted(accepted).await,
+                // Only ended connections are taken out, so that the set does not grow.
+                Some(_) = self.connections.join_next() => {}
+            }
+        }
+    }
+
+    async fn accepted(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
+        match accepted {
+            Ok((stream, peer)) => self.connection(stream, peer),
+            Err(error) => {
+                tracing::warn!("a connection could not be accepted: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    fn connection(&mut self, stream: TcpStream, peer: SocketAddr) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, "TCP_NODELAY could not be set: {error}");
+        }
+        let service = self.service.clone();
+        let service = service_fn(move |request| answer(service.clone(), request, peer));
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let connection = self.graceful.watch(connection.into_owned());
+        self.connections.spawn(async move {
+            if let Err(error) = connection.await {
+                // Clients go away all the time; a broken request is theirs to mend.
+                tracing::debug!(%peer, "the connection ended: {error}");
+            }
+        });
+    }
+}
+
+fn answer(
+    service: impl Sealed,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> {
+    let mut request = request.map(Body::from);
+    request.extensions_mut().insert(Peer(peer));
+    service.oneshot(request)
+}
+
+/// Connections that finish what they have begun.
+pub(crate) struct Draining {
+    connections: JoinSet<()>,
+    graceful: GracefulShutdown,
+}
+
+impl Draining {
+    /// Waits for every open request; idle connections are closed at once. Cancelling it is fine.
+    pub(crate) async fn drain(&mut self) {
+        std::mem::take(&mut self.graceful).shutdown().await;
+    }
+
+    /// Cuts what is still open, and returns once the last of it is gone.
+    pub(crate) async fn cut(mut self) {
+        self.connections.shutdown().await;
+    }
+}

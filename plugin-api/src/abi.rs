@@ -1,0 +1,118 @@
+//! The wire form of the contract: the objects that cross.
+//!
+//! An author of a plugin needs nothing from here. The host calls these objects; behind each stands
+//! an [adapter](crate::adapter). The doc links name the author's side of each method.
+//!
+//! A minor version appends methods, each with a default body, below the last one there is.
+
+use abi_stable::{
+    StableAbi, sabi_trait,
+    std_types::{RBox, ROption, RResult, RStr, RString},
+};
+
+use crate::{
+    context::Context,
+    error::PluginError,
+    host::{Level, Service},
+    http::{End, RequestHead, ResponseHead},
+    plugin::State,
+};
+
+/// [`Exchange`](crate::Exchange), as it crosses.
+#[sabi_trait]
+pub trait AbiExchange: Send {
+    /// [`Exchange::on_route`](crate::Exchange::on_route)
+    fn on_route(&mut self, route: RStr<'_>);
+    /// [`Exchange::on_response`](crate::Exchange::on_response)
+    fn on_response(&mut self, head: &ResponseHead<'_>);
+    /// [`Exchange::on_end`](crate::Exchange::on_end)
+    #[sabi(last_prefix_field)]
+    fn on_end(&mut self, end: &End);
+}
+
+/// [`ServerLayer`](crate::ServerLayer), as it crosses.
+#[sabi_trait]
+pub trait AbiServerLayer: Send + Sync {
+    /// [`ServerLayer::on_request`](crate::ServerLayer::on_request)
+    #[sabi(last_prefix_field)]
+    fn on_request(&self, head: &RequestHead<'_>) -> AbiAccepted;
+}
+
+/// [`ClientLayer`](crate::ClientLayer), as it crosses.
+#[sabi_trait]
+pub trait AbiClientLayer: Send + Sync {
+    /// [`ClientLayer::on_request`](crate::ClientLayer::on_request)
+    #[sabi(last_prefix_field)]
+    fn on_request(
+        &self,
+        head: &RequestHead<'_>,
+        parent: &Context,
+        headers: AbiHeaders<'_>,
+    ) -> ROption<ExchangeObject>;
+}
+
+/// [`Headers`](crate::Headers), as they cross: the host's side of an outgoing request's headers.
+#[sabi_trait]
+pub trait AbiHeaderMap {
+    /// [`Headers::set`](crate::Headers::set)
+    fn set(&mut self, name: RStr<'_>, value: RStr<'_>);
+    /// [`Headers::remove`](crate::Headers::remove)
+    #[sabi(last_prefix_field)]
+    fn remove(&mut self, name: RStr<'_>);
+}
+
+/// [`Plugin`](crate::Plugin), as it crosses.
+#[sabi_trait]
+pub trait AbiPlugin: Send + Sync {
+    /// [`Plugin::server_layer`](crate::Plugin::server_layer)
+    fn server_layer(&self) -> ROption<ServerLayerObject>;
+    /// [`Plugin::client_layer`](crate::Plugin::client_layer)
+    fn client_layer(&self) -> ROption<ClientLayerObject>;
+    /// [`Plugin::state`](crate::Plugin::state)
+    fn state(&self) -> State;
+    /// [`Plugin::status`](crate::Plugin::status)
+    fn status(&self) -> RString;
+    /// How many panics were caught in the library.
+    fn panics(&self) -> u64;
+    /// [`Plugin::check`](crate::Plugin::check)
+    fn check(&self, timeout_millis: u64) -> RResult<(), PluginError>;
+    /// [`Plugin::flush`](crate::Plugin::flush)
+    fn flush(&self, timeout_millis: u64) -> RResult<(), PluginError>;
+    /// [`Plugin::shutdown`](crate::Plugin::shutdown)
+    #[sabi(last_prefix_field)]
+    fn shutdown(&self, timeout_millis: u64) -> RResult<(), PluginError>;
+}
+
+/// [`Host`](crate::Host), as it crosses.
+#[sabi_trait]
+pub trait AbiHost: Send + Sync {
+    /// [`Host::log`](crate::Host::log)
+    fn log(&self, level: Level, target: RStr<'_>, message: RStr<'_>);
+    /// [`Host::service`](crate::Host::service)
+    #[sabi(last_prefix_field)]
+    fn service(&self) -> Service;
+}
+
+/// An [`Exchange`](crate::Exchange) behind the boundary.
+pub type ExchangeObject = AbiExchange_TO<'static, RBox<()>>;
+/// A [`ServerLayer`](crate::ServerLayer) behind the boundary.
+pub type ServerLayerObject = AbiServerLayer_TO<'static, RBox<()>>;
+/// A [`ClientLayer`](crate::ClientLayer) behind the boundary.
+pub type ClientLayerObject = AbiClientLayer_TO<'static, RBox<()>>;
+/// A [`Plugin`](crate::Plugin) behind the boundary.
+pub type PluginObject = AbiPlugin_TO<'static, RBox<()>>;
+/// A [`Host`](crate::Host) behind the boundary.
+pub type HostObject = AbiHost_TO<'static, RBox<()>>;
+/// Headers that the host lends for one call.
+pub type AbiHeaders<'a> = AbiHeaderMap_TO<'a, abi_stable::RMut<'a, ()>>;
+
+/// [`Accepted`](crate::Accepted), as it crosses.
+#[repr(C)]
+#[derive(StableAbi)]
+#[allow(missing_debug_implementations, reason = "an object has nothing to print")]
+pub struct AbiAccepted {
+    /// [`Accepted::context`](crate::Accepted::context)
+    pub context: Context,
+    /// [`Accepted::exchange`](crate::Accepted::exchange)
+    pub exchange: ROption<ExchangeObject>,
+}

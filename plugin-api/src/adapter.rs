@@ -1,0 +1,215 @@
+//! What stands around the objects that cross: plain Rust on one side of each, the wire form on the
+//! other, and a guard in between.
+//!
+//! A plugin's author meets these only through [`export_plugin!`](crate::export_plugin); a host
+//! makes its own objects with [`host_object`] and [`lend_headers`].
+
+use std::time::Duration;
+
+use abi_stable::{
+    sabi_trait::prelude::TD_Opaque,
+    std_types::{RErr, RNone, ROk, ROption, RResult, RStr, RString},
+};
+
+use crate::{
+    abi::{
+        AbiAccepted, AbiClientLayer, AbiClientLayer_TO, AbiExchange, AbiExchange_TO, AbiHeaderMap,
+        AbiHeaderMap_TO, AbiHeaders, AbiHost, AbiHost_TO, AbiPlugin, AbiPlugin_TO, AbiServerLayer,
+        AbiServerLayer_TO, ClientLayerObject, ExchangeObject, HostObject, PluginObject,
+        ServerLayerObject,
+    },
+    context::Context,
+    error::{ErrorKind, PluginError},
+    guard,
+    host::{Host, Level, Service},
+    http::{Accepted, ClientLayer, End, Exchange, Headers, RequestHead, ResponseHead, ServerLayer},
+    plugin::{Plugin, PluginInfo, State},
+};
+
+/// A value of the plugin's, whose drop is guarded as its methods are.
+struct Guarded<T>(Option<T>);
+
+impl<T> Guarded<T> {
+    /// Runs a method of the value, unless the plugin is off.
+    fn hook<R>(&self, neutral: impl Fn() -> R, body: impl FnOnce(&T) -> R) -> R {
+        let Some(value) = &self.0 else { return neutral() };
+        guard::hook(&neutral, || body(value))
+    }
+
+    /// Like [`Guarded::hook`], for what changes the value.
+    fn hook_mut(&mut self, body: impl FnOnce(&mut T)) {
+        let Some(value) = &mut self.0 else { return };
+        guard::hook(|| (), || body(value));
+    }
+
+    /// Runs a method of the value, also when the plugin is off.
+    fn call<R>(&self, neutral: impl Fn() -> R, body: impl FnOnce(&T) -> R) -> R {
+        let Some(value) = &self.0 else { return neutral() };
+        guard::call(&neutral, || body(value))
+    }
+}
+
+impl<T> Drop for Guarded<T> {
+    fn drop(&mut self) {
+        let value = self.0.take();
+        guard::call(|| (), || drop(value));
+    }
+}
+
+fn exchange_object<E: Exchange>(exchange: E) -> ExchangeObject {
+    AbiExchange_TO::from_value(Guarded(Some(exchange)), TD_Opaque)
+}
+
+impl<E: Exchange> AbiExchange for Guarded<E> {
+    fn on_route(&mut self, route: RStr<'_>) {
+        self.hook_mut(|exchange| exchange.on_route(route.as_str()));
+    }
+
+    fn on_response(&mut self, head: &ResponseHead<'_>) {
+        self.hook_mut(|exchange| exchange.on_response(head));
+    }
+
+    fn on_end(&mut self, end: &End) {
+        self.hook_mut(|exchange| exchange.on_end(end));
+    }
+}
+
+impl<L: ServerLayer> AbiServerLayer for Guarded<L> {
+    fn on_request(&self, head: &RequestHead<'_>) -> AbiAccepted {
+        let neutral = || AbiAccepted { context: Context::default(), exchange: RNone };
+        self.hook(neutral, |layer| {
+            let Accepted { context, exchange } = layer.on_request(head);
+            AbiAccepted { context, exchange: exchange.map(exchange_object).into() }
+        })
+    }
+}
+
+impl<L: ClientLayer> AbiClientLayer for Guarded<L> {
+    fn on_request(
+        &self,
+        head: &RequestHead<'_>,
+        parent: &Context,
+        headers: AbiHeaders<'_>,
+    ) -> ROption<ExchangeObject> {
+        self.hook(
+            || RNone,
+            |layer| {
+                layer.on_request(head, parent, &mut Headers(headers)).map(exchange_object).into()
+            },
+        )
+    }
+}
+
+impl<P: Plugin> AbiPlugin for Guarded<P> {
+    fn server_layer(&self) -> ROption<ServerLayerObject> {
+        let wrap = |layer| AbiServerLayer_TO::from_value(Guarded(Some(layer)), TD_Opaque);
+        self.call(|| RNone, |plugin| plugin.server_layer().map(wrap).into())
+    }
+
+    fn client_layer(&self) -> ROption<ClientLayerObject> {
+        let wrap = |layer| AbiClientLayer_TO::from_value(Guarded(Some(layer)), TD_Opaque);
+        self.call(|| RNone, |plugin| plugin.client_layer().map(wrap).into())
+    }
+
+    fn state(&self) -> State {
+        self.hook(|| State::FAILED, Plugin::state)
+    }
+
+    fn status(&self) -> RString {
+        self.call(|| RString::from("{}"), |plugin| plugin.status().into())
+    }
+
+    fn panics(&self) -> u64 {
+        guard::panics()
+    }
+
+    fn check(&self, timeout_millis: u64) -> RResult<(), PluginError> {
+        let timeout = Duration::from_millis(timeout_millis);
+        self.call(|| RErr(panicked("check")), |plugin| plugin.check(timeout).into())
+    }
+
+    fn flush(&self, timeout_millis: u64) -> RResult<(), PluginError> {
+        let timeout = Duration::from_millis(timeout_millis);
+        self.call(|| RErr(panicked("flush")), |plugin| plugin.flush(timeout).into())
+    }
+
+    fn shutdown(&self, timeout_millis: u64) -> RResult<(), PluginError> {
+        let timeout = Duration::from_millis(timeout_millis);
+        self.call(|| RErr(panicked("shutdown")), |plugin| plugin.shutdown(timeout).into())
+    }
+}
+
+fn panicked(place: &str) -> PluginError {
+    PluginError::new(ErrorKind::PANIC, format_args!("the plugin panicked in {place}"))
+}
+
+/// The `info` function of a plugin library; used by [`export_plugin!`](crate::export_plugin).
+pub extern "C" fn info<P: Plugin>() -> PluginInfo {
+    PluginInfo::of::<P>()
+}
+
+/// The `create` function of a plugin library; used by [`export_plugin!`](crate::export_plugin).
+pub extern "C" fn create<P: Plugin>(
+    settings: RStr<'_>,
+    host: HostObject,
+) -> RResult<PluginObject, PluginError> {
+    let host = Host::new(host);
+    guard::report_to(&host);
+    guard::call(
+        || RErr(panicked("create")),
+        || match P::create(settings.as_str(), host) {
+            Ok(plugin) => ROk(AbiPlugin_TO::from_value(Guarded(Some(plugin)), TD_Opaque)),
+            Err(error) => RErr(error),
+        },
+    )
+}
+
+/// What a host implements to be a [`Host`] for its plugins. Called on the plugin's threads.
+pub trait HostServices: Send + Sync + 'static {
+    /// Writes a line to the host's log.
+    fn log(&self, level: Level, target: &str, message: &str);
+    /// Who the host is.
+    fn service(&self) -> Service;
+}
+
+/// Makes a host's services ready to cross.
+pub fn host_object(services: impl HostServices) -> HostObject {
+    AbiHost_TO::from_value(Guarded(Some(services)), TD_Opaque)
+}
+
+impl<H: HostServices> AbiHost for Guarded<H> {
+    fn log(&self, level: Level, target: RStr<'_>, message: RStr<'_>) {
+        self.call(|| (), |host| host.log(level, target.as_str(), message.as_str()));
+    }
+
+    fn service(&self) -> Service {
+        self.call(Service::default, HostServices::service)
+    }
+}
+
+/// What a host implements for the headers of one outgoing request.
+pub trait HeaderMap {
+    /// Sets `name` to `value`, in place of every line of that name.
+    fn set(&mut self, name: &str, value: &str);
+    /// Takes every line of `name` out.
+    fn remove(&mut self, name: &str);
+}
+
+/// Lends a host's headers for one call.
+pub fn lend_headers<'a, M: HeaderMap>(headers: &'a mut Lent<'_, M>) -> AbiHeaders<'a> {
+    AbiHeaderMap_TO::from_ptr(abi_stable::RMut::new(headers), TD_Opaque)
+}
+
+/// Headers of the host, for the length of a call.
+#[derive(Debug)]
+pub struct Lent<'a, M>(pub &'a mut M);
+
+impl<M: HeaderMap> AbiHeaderMap for Lent<'_, M> {
+    fn set(&mut self, name: RStr<'_>, value: RStr<'_>) {
+        guard::call(|| (), || self.0.set(name.as_str(), value.as_str()));
+    }
+
+    fn remove(&mut self, name: RStr<'_>) {
+        guard::call(|| (), || self.0.remove(name.as_str()));
+    }
+}

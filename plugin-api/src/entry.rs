@@ -1,0 +1,167 @@
+//! What a host does with the one symbol of a library: from its address to a checked [`PluginRootRef`].
+//!
+//! The order is: abi_stable's own header, this contract's version, the layout of every type, the
+//! table of functions. Each step has its own error, each names both sides, and nothing of the
+//! plugin's own code runs before the last step.
+
+use std::fmt;
+
+use abi_stable::{
+    StableAbi,
+    abi_stability::abi_checking::{AbiInstabilityErrors, check_layout_compatibility},
+    library::{AbiHeader, AbiHeaderRef, LibHeader, ROOT_MODULE_LOADER_NAME_WITH_NUL},
+    sabi_types::VersionNumber,
+    type_layout::TLFieldOrFunction,
+};
+
+use crate::plugin::{PluginRootRef, VERSION};
+
+/// The name of the symbol, with the NUL that a loader wants.
+pub const SYMBOL: &str = ROOT_MODULE_LOADER_NAME_WITH_NUL;
+
+/// What the symbol's address points at.
+pub type Entry = AbiHeaderRef;
+
+/// Why a library that has the symbol is no plugin for this host.
+#[derive(Debug)]
+pub enum EntryError {
+    /// The symbol is something else, or was made by another abi_stable.
+    Header {
+        /// abi_stable's version in the library, where there is one to see.
+        found: Option<(u32, u32)>,
+    },
+    /// Built for another major version of this contract.
+    Version {
+        /// The version in the library.
+        found: String,
+    },
+    /// Same version, but a type has another layout.
+    Layout {
+        /// The first type or field that differs.
+        first: String,
+        /// abi_stable's whole report: many kilobytes over hundreds of lines.
+        report: String,
+    },
+    /// The library's entry function failed or panicked.
+    Entry {
+        /// What it said.
+        message: String,
+    },
+}
+
+impl fmt::Display for EntryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AbiHeader { abi_major, abi_minor, .. } = AbiHeader::VALUE;
+        match self {
+            Self::Header { found: Some((major, minor)) } => write!(
+                f,
+                "built with abi_stable {major}.{minor}, this host needs {abi_major}.{abi_minor}"
+            ),
+            Self::Header { found: None } => {
+                f.write_str("not a plugin for this host (its entry symbol is something else)")
+            }
+            Self::Version { found } => {
+                write!(f, "built for plugin-api {found}, this host supports {}", supported())
+            }
+            Self::Layout { first, .. } => {
+                write!(
+                    f,
+                    "built for plugin-api {VERSION}, but its layout differs, first at {first}"
+                )
+            }
+            Self::Entry { message } => write!(f, "its entry function failed: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for EntryError {}
+
+/// The versions of this contract that a host built with this crate loads.
+fn supported() -> String {
+    let major = VERSION.split('.').next().unwrap_or(VERSION);
+    format!("{major}.x")
+}
+
+/// Checks the library behind `entry` and returns its table of functions.
+///
+/// The library must stay loaded for the rest of the process, also when this fails: the layout check
+/// keeps pointers into it.
+///
+/// # Errors
+/// Why this library cannot be used, see [`EntryError`].
+pub fn open(entry: Entry) -> Result<PluginRootRef, EntryError> {
+    let header = entry.upgrade().map_err(|_| EntryError::Header { found: abi_stable_of(entry) })?;
+    let order = check_version(header)?;
+    check_layout(header, order)?;
+    root(header)
+}
+
+/// abi_stable's version in the library, if its magic says that it is one.
+fn abi_stable_of(entry: Entry) -> Option<(u32, u32)> {
+    let same_magic = entry.magic_string == AbiHeader::VALUE.magic_string;
+    same_magic.then_some((entry.abi_major, entry.abi_minor))
+}
+
+/// Which side has the older minor version.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Older {
+    Host,
+    Plugin,
+}
+
+fn check_version(header: &LibHeader) -> Result<Older, EntryError> {
+    let strings = header.version_strings();
+    let unlike = || EntryError::Version { found: strings.version.to_string() };
+    let found = VersionNumber::new(strings).map_err(|_| unlike())?;
+    let own = VersionNumber::new(abi_stable::package_version_strings!()).map_err(|_| unlike())?;
+    if found.major != own.major {
+        return Err(unlike());
+    }
+    Ok(if found.minor < own.minor { Older::Plugin } else { Older::Host })
+}
+
+/// abi_stable wants the first side's items to be a subset of the second's, so the older one goes
+/// first. The other way round it would refuse an older plugin that is in order.
+fn check_layout(header: &LibHeader, older: Older) -> Result<(), EntryError> {
+    let host = PluginRootRef::LAYOUT;
+    let Some(plugin) = header.layout() else {
+        return Err(EntryError::Layout {
+            first: "nothing: it has none".into(),
+            report: String::new(),
+        });
+    };
+    let (first, second) = match older {
+        Older::Host => (host, plugin),
+        Older::Plugin => (plugin, host),
+    };
+    check_layout_compatibility(first, second).map_err(|errors| EntryError::Layout {
+        first: first_difference(&errors),
+        report: errors.to_string(),
+    })
+}
+
+/// The innermost place of the first difference: `Type.field`.
+fn first_difference(errors: &AbiInstabilityErrors) -> String {
+    let Some(error) = errors.errors.first() else { return "an unnamed place".to_owned() };
+    let names: Vec<&str> = error.stack_trace.iter().map(|place| name(&place.expected)).collect();
+    if names.is_empty() { errors.interface.name().to_owned() } else { names.join(".") }
+}
+
+fn name(place: &TLFieldOrFunction) -> &'static str {
+    match place {
+        TLFieldOrFunction::Field(field) => field.name(),
+        TLFieldOrFunction::Function(function) => function.name.as_str(),
+    }
+}
+
+#[allow(unsafe_code, reason = "abi_stable repeats the whole layout check in the safe form")]
+fn root(header: &LibHeader) -> Result<PluginRootRef, EntryError> {
+    // SAFETY: `check_layout` has just compared the library's root with this very type.
+    unsafe { header.unchecked_layout::<PluginRootRef>() }
+        .map_err(|error| EntryError::Entry { message: one_line(&error) })
+}
+
+fn one_line(error: &impl fmt::Display) -> String {
+    let text = error.to_string();
+    text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
+}

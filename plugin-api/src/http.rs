@@ -1,0 +1,462 @@
+//! HTTP exchanges: what a plugin sees of a request and a response, and the hooks it may offer.
+//!
+//! The host owns the tower layers, futures and bodies. A plugin is called at three moments of an
+//! exchange: the request head, the response head, the end. All hooks are synchronous, may be
+//! called on any host thread, and delay the request by what they take: no blocking I/O in a hook.
+
+use std::{fmt, net::SocketAddr};
+
+use abi_stable::{
+    StableAbi,
+    std_types::{RSlice, RStr},
+};
+
+use crate::{abi::AbiHeaders, context::Context};
+
+/// One header field: a lower-case name and the value's bytes as they came.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct Header<'a> {
+    name: RStr<'a>,
+    value: RSlice<'a, u8>,
+}
+
+impl<'a> Header<'a> {
+    /// A header that borrows from the message.
+    #[must_use]
+    pub const fn new(name: &'a str, value: &'a [u8]) -> Self {
+        Self { name: RStr::from_str(name), value: RSlice::from_slice(value) }
+    }
+
+    /// The name, in lower case.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        self.name.as_str()
+    }
+
+    /// The value; not always UTF-8.
+    #[must_use]
+    pub fn value(&self) -> &'a [u8] {
+        self.value.as_slice()
+    }
+}
+
+impl fmt::Debug for Header<'_> {
+    // Values may be secrets, so only the name is printed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Header").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+/// The HTTP version of a message; an open set.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version(u32);
+
+impl Version {
+    /// HTTP/1.0
+    pub const HTTP_10: Self = Self(10);
+    /// HTTP/1.1
+    pub const HTTP_11: Self = Self(11);
+    /// HTTP/2
+    pub const HTTP_2: Self = Self(20);
+    /// HTTP/3
+    pub const HTTP_3: Self = Self(30);
+}
+
+/// A socket address as plain data; [`Peer::NONE`] when it is not known.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct Peer {
+    ip: [u8; 16],
+    port: u32,
+    /// 0: not known, 4 or 6: the IP version.
+    family: u32,
+}
+
+impl Peer {
+    /// The address is not known.
+    pub const NONE: Self = Self { ip: [0; 16], port: 0, family: 0 };
+
+    /// The address, where it is known.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        let port = u16::try_from(self.port).ok()?;
+        match self.family {
+            4 => {
+                let [a, b, c, d, ..] = self.ip;
+                Some(SocketAddr::from(([a, b, c, d], port)))
+            }
+            6 => Some(SocketAddr::from((self.ip, port))),
+            _ => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        let mut ip = [0; 16];
+        let family = match address {
+            SocketAddr::V4(v4) => {
+                ip[..4].copy_from_slice(&v4.ip().octets());
+                4
+            }
+            SocketAddr::V6(v6) => {
+                ip = v6.ip().octets();
+                6
+            }
+        };
+        Self { ip, port: address.port().into(), family }
+    }
+}
+
+/// The head of a request, borrowed for the call: a plugin copies what it keeps.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct RequestHead<'a> {
+    method: RStr<'a>,
+    scheme: RStr<'a>,
+    authority: RStr<'a>,
+    path: RStr<'a>,
+    query: RStr<'a>,
+    service: RStr<'a>,
+    headers: RSlice<'a, Header<'a>>,
+    version: Version,
+    peer: Peer,
+    reserved: [u64; 4],
+}
+
+impl<'a> RequestHead<'a> {
+    /// A head of this method, path and these headers; the other parts are empty until set.
+    #[must_use]
+    pub const fn new(method: &'a str, path: &'a str, headers: &'a [Header<'a>]) -> Self {
+        let empty = RStr::from_str("");
+        Self {
+            method: RStr::from_str(method),
+            scheme: empty,
+            authority: empty,
+            path: RStr::from_str(path),
+            query: empty,
+            service: empty,
+            headers: RSlice::from_slice(headers),
+            version: Version::HTTP_11,
+            peer: Peer::NONE,
+            reserved: [0; 4],
+        }
+    }
+
+    /// The same head to this scheme and authority.
+    #[must_use]
+    pub const fn to(self, scheme: &'a str, authority: &'a str) -> Self {
+        let (scheme, authority) = (RStr::from_str(scheme), RStr::from_str(authority));
+        Self { scheme, authority, ..self }
+    }
+
+    /// The same head with a query, without its question mark.
+    #[must_use]
+    pub const fn with_query(self, query: &'a str) -> Self {
+        Self { query: RStr::from_str(query), ..self }
+    }
+
+    /// The same head for a service group.
+    #[must_use]
+    pub const fn with_service(self, service: &'a str) -> Self {
+        Self { service: RStr::from_str(service), ..self }
+    }
+
+    /// The same head over this connection.
+    #[must_use]
+    pub const fn over(self, version: Version, peer: Peer) -> Self {
+        Self { version, peer, ..self }
+    }
+
+    /// The method as it came, case kept.
+    #[must_use]
+    pub fn method(&self) -> &'a str {
+        self.method.as_str()
+    }
+
+    /// `http` or `https`.
+    #[must_use]
+    pub fn scheme(&self) -> &'a str {
+        self.scheme.as_str()
+    }
+
+    /// Host and port as the client named them; may be empty in a server's request.
+    #[must_use]
+    pub fn authority(&self) -> &'a str {
+        self.authority.as_str()
+    }
+
+    /// The path, percent-encoded as it came.
+    #[must_use]
+    pub fn path(&self) -> &'a str {
+        self.path.as_str()
+    }
+
+    /// The query without its question mark; empty when there is none.
+    #[must_use]
+    pub fn query(&self) -> &'a str {
+        self.query.as_str()
+    }
+
+    /// The service group that a client's request goes to; empty in a server's request.
+    #[must_use]
+    pub fn service(&self) -> &'a str {
+        self.service.as_str()
+    }
+
+    /// All header lines in order, repeated names included.
+    #[must_use]
+    pub fn headers(&self) -> &'a [Header<'a>] {
+        self.headers.as_slice()
+    }
+
+    /// The version of the message.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The other end of the socket; not known for a client's request, which has no connection yet.
+    #[must_use]
+    pub const fn peer(&self) -> Peer {
+        self.peer
+    }
+}
+
+/// The head of a response, borrowed for the call.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct ResponseHead<'a> {
+    headers: RSlice<'a, Header<'a>>,
+    status: u32,
+    version: Version,
+    peer: Peer,
+    reserved: [u64; 4],
+}
+
+impl<'a> ResponseHead<'a> {
+    /// A head of this status code and these headers.
+    #[must_use]
+    pub const fn new(status: u16, headers: &'a [Header<'a>]) -> Self {
+        Self {
+            headers: RSlice::from_slice(headers),
+            status: status as u32,
+            version: Version::HTTP_11,
+            peer: Peer::NONE,
+            reserved: [0; 4],
+        }
+    }
+
+    /// The same head over this connection.
+    #[must_use]
+    pub const fn over(self, version: Version, peer: Peer) -> Self {
+        Self { version, peer, ..self }
+    }
+
+    /// The status code.
+    #[must_use]
+    pub const fn status(&self) -> u32 {
+        self.status
+    }
+
+    /// All header lines in order, repeated names included.
+    #[must_use]
+    pub fn headers(&self) -> &'a [Header<'a>] {
+        self.headers.as_slice()
+    }
+
+    /// The version of the message.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The other end of the socket; known for a client's response.
+    #[must_use]
+    pub const fn peer(&self) -> Peer {
+        self.peer
+    }
+}
+
+/// How an exchange ended; an open set.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome(u32);
+
+impl Outcome {
+    /// The last byte of the response body was handed over.
+    pub const COMPLETE: Self = Self(0);
+    /// Whoever asked went away: the future or the body was dropped before its end.
+    pub const CLIENT_GONE: Self = Self(1);
+    /// The connection to the upstream broke after it was made.
+    pub const UPSTREAM_GONE: Self = Self(2);
+    /// A deadline of the host passed.
+    pub const TIMEOUT: Self = Self(3);
+    /// The host was full and refused the request.
+    pub const SHED: Self = Self(4);
+    /// The handler panicked.
+    pub const PANIC: Self = Self(5);
+    /// No connection to the upstream could be made.
+    pub const CONNECT_FAILED: Self = Self(6);
+}
+
+/// The end of an exchange.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct End {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Bytes of request body that were read (server) or sent (client).
+    pub request_bytes: u64,
+    /// Bytes of response body that were sent (server) or read (client).
+    pub response_bytes: u64,
+    /// Nanoseconds since `on_request` returned, on a monotonic clock.
+    pub elapsed_nanos: u64,
+    reserved: [u64; 4],
+}
+
+impl End {
+    /// An end after `elapsed_nanos` with empty bodies.
+    #[must_use]
+    pub const fn new(outcome: Outcome, elapsed_nanos: u64) -> Self {
+        Self { outcome, request_bytes: 0, response_bytes: 0, elapsed_nanos, reserved: [0; 4] }
+    }
+
+    /// The same end with the sizes of both bodies.
+    #[must_use]
+    pub const fn with_bytes(self, request_bytes: u64, response_bytes: u64) -> Self {
+        Self { request_bytes, response_bytes, ..self }
+    }
+}
+
+/// The headers of an outgoing request, for the length of one call of [`ClientLayer::on_request`].
+///
+/// Names and values are checked by the host; one that HTTP does not allow is dropped and logged.
+pub struct Headers<'a>(pub(crate) AbiHeaders<'a>);
+
+impl Headers<'_> {
+    /// Sets `name` to `value`, in place of every line of that name.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.0.set(RStr::from_str(name), RStr::from_str(value));
+    }
+
+    /// Takes every line of `name` out.
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(RStr::from_str(name));
+    }
+}
+
+impl fmt::Debug for Headers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Headers")
+    }
+}
+
+/// One exchange that a plugin follows: called from one thread at a time, not always the same.
+///
+/// The host calls `on_response` at most once and then `on_end` at most once. A value that is
+/// dropped without `on_end` belongs to an exchange that was cancelled.
+pub trait Exchange: Send + 'static {
+    /// The route template that matched (`/users/{id}`), as soon as it is known. Servers only.
+    fn on_route(&mut self, route: &str) {
+        let _ = route;
+    }
+
+    /// The response head is about to be sent (server) or has come (client).
+    fn on_response(&mut self, head: &ResponseHead<'_>) {
+        let _ = head;
+    }
+
+    /// The exchange is over.
+    fn on_end(&mut self, end: &End) {
+        let _ = end;
+    }
+}
+
+/// Follows nothing: the exchange type of a plugin without exchanges.
+impl Exchange for () {}
+
+/// What a plugin answers to an incoming request.
+#[derive(Debug)]
+pub struct Accepted<E> {
+    /// The context of this exchange, sampled or not: the parent of every call made for it.
+    pub context: Context,
+    /// Where the rest of the exchange is to be told; `None` when it is not recorded.
+    pub exchange: Option<E>,
+}
+
+/// A plugin's part in every incoming request.
+pub trait ServerLayer: Send + Sync + 'static {
+    /// Follows one exchange.
+    type Exchange: Exchange;
+
+    /// Whether a plugin of this type offers a layer at all; only [`NoLayer`] says no.
+    const OFFERED: bool = true;
+
+    /// A request head has come and nothing has been done with it yet.
+    fn on_request(&self, head: &RequestHead<'_>) -> Accepted<Self::Exchange>;
+}
+
+/// A plugin's part in every outgoing request, each attempt of a retried call included.
+pub trait ClientLayer: Send + Sync + 'static {
+    /// Follows one exchange.
+    type Exchange: Exchange;
+
+    /// Whether a plugin of this type offers a layer at all; only [`NoLayer`] says no.
+    const OFFERED: bool = true;
+
+    /// A request is about to be sent: put the context's headers in `headers`.
+    ///
+    /// `parent` is the context of the exchange that the call is made for; its span is invalid when
+    /// there is none. `None` when the attempt is not recorded.
+    fn on_request(
+        &self,
+        head: &RequestHead<'_>,
+        parent: &Context,
+        headers: &mut Headers<'_>,
+    ) -> Option<Self::Exchange>;
+}
+
+/// The layer type of a plugin that offers none.
+#[derive(Debug)]
+pub enum NoLayer {}
+
+impl ServerLayer for NoLayer {
+    type Exchange = ();
+    const OFFERED: bool = false;
+
+    fn on_request(&self, _: &RequestHead<'_>) -> Accepted<()> {
+        match *self {}
+    }
+}
+
+impl ClientLayer for NoLayer {
+    type Exchange = ();
+    const OFFERED: bool = false;
+
+    fn on_request(&self, _: &RequestHead<'_>, _: &Context, _: &mut Headers<'_>) -> Option<()> {
+        match *self {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_survives_the_crossing() {
+        for text in ["127.0.0.1:80", "[2001:db8::1]:65535"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(Peer::from(address).address(), Some(address));
+        }
+        assert_eq!(Peer::NONE.address(), None);
+    }
+
+    #[test]
+    fn a_header_does_not_print_its_value() {
+        let header = Header::new("authorization", b"secret");
+        assert!(!format!("{header:?}").contains("secret"));
+    }
+}

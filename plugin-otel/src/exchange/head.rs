@@ -1,0 +1,108 @@
+//! What both kinds of spans say of the heads of an exchange.
+
+use plugin_api::{Peer, RequestHead, Version};
+
+use super::Recording;
+use crate::semconv;
+
+/// The methods that are told apart: those of RFC 9110, and PATCH.
+const KNOWN_METHODS: [&str; 9] =
+    ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
+
+/// The method if it is a known one: any other may be anything, and there are too many of them.
+fn known_method(method: &str) -> Option<&'static str> {
+    KNOWN_METHODS.into_iter().find(|known| *known == method)
+}
+
+/// What stands for the method in a span's name.
+pub(super) fn name_of(method: &str) -> &'static str {
+    known_method(method).unwrap_or("HTTP")
+}
+
+/// The host and the port that a client named; the scheme's port where it named none.
+fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>) {
+    let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+    let default = match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    };
+    let (host, port) = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, rest)) => (host, rest.strip_prefix(':')),
+        None => match place.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (place, None),
+        },
+    };
+    (host, port.map_or(default, |port| port.parse().ok()))
+}
+
+impl Recording {
+    pub(super) fn set_method(&mut self, method: &str) {
+        match known_method(method) {
+            Some(known) => self.set(semconv::HTTP_REQUEST_METHOD, known),
+            None => {
+                self.set(semconv::HTTP_REQUEST_METHOD, semconv::OTHER_METHOD);
+                self.set_text(semconv::HTTP_REQUEST_METHOD_ORIGINAL, method);
+            }
+        }
+    }
+
+    pub(super) fn set_server(&mut self, head: &RequestHead<'_>) {
+        let (host, port) = host_and_port(head.authority(), head.scheme());
+        if host.is_empty() {
+            return;
+        }
+        self.set_text(semconv::SERVER_ADDRESS, host);
+        if let Some(port) = port {
+            self.set(semconv::SERVER_PORT, port);
+        }
+    }
+
+    pub(super) fn set_connection(&mut self, version: Version, peer: Peer) {
+        let version = match version {
+            Version::HTTP_10 => "1.0",
+            Version::HTTP_11 => "1.1",
+            Version::HTTP_2 => "2",
+            Version::HTTP_3 => "3",
+            _ => "",
+        };
+        if !version.is_empty() {
+            self.set(semconv::NETWORK_PROTOCOL_VERSION, version);
+        }
+        if let Some(peer) = peer.address() {
+            self.set(semconv::NETWORK_PEER_ADDRESS, peer.ip().to_string());
+            self.set(semconv::NETWORK_PEER_PORT, peer.port());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_taken_apart() {
+        for (authority, scheme, wanted) in [
+            ("host:8080", "http", ("host", Some(8080))),
+            ("host", "http", ("host", Some(80))),
+            ("host", "https", ("host", Some(443))),
+            ("host", "", ("host", None)),
+            ("[::1]:8080", "http", ("::1", Some(8080))),
+            ("[::1]", "https", ("::1", Some(443))),
+            ("user:pass@host:1", "http", ("host", Some(1))),
+            ("host:none", "http", ("host", None)),
+            ("", "http", ("", Some(80))),
+        ] {
+            assert_eq!(host_and_port(authority, scheme), wanted, "{authority}");
+        }
+    }
+
+    #[test]
+    fn unknown_methods_are_one() {
+        assert_eq!(name_of("PATCH"), "PATCH");
+        for odd in ["get", "BREW", ""] {
+            assert_eq!(name_of(odd), "HTTP");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The plugin's life: create, layers, status, flush, shutdown.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use opentelemetry::KeyValue;
+use opentelemetry_sdk::{Resource, resource::TelemetryResourceDetector, trace::SdkTracerProvider};
+use plugin_api::{ErrorKind, Host, Level, Plugin, PluginError, Service, Setting, State, guard};
+use serde_json::json;
+
+use crate::{
+    config::{self, Config, SETTINGS},
+    exchange::{Client, Server, Tracing},
+    log,
+    pipeline::{self, Counts, Export, Pipeline, export::Exporter},
+    provider, semconv,
+};
+
+const TARGET: &str = "plugin_otel";
+
+/// The plugin. `None` where `OTEL_SDK_DISABLED` says so.
+#[derive(Debug)]
+pub(crate) struct Otel(Option<Running>);
+
+#[derive(Debug)]
+struct Running {
+    pipeline: Arc<Pipeline>,
+    provider: SdkTracerProvider,
+    tracing: Arc<Tracing>,
+}
+
+impl Plugin for Otel {
+    const NAME: &'static str = "otel";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const SETTINGS: &'static [Setting] = SETTINGS;
+    type ServerLayer = Server;
+    type ClientLayer = Client;
+
+    fn create(settings: &str, host: Host) -> Result<Self, PluginError> {
+        let config = Config::read(settings, &|name| std::env::var(name).ok())?;
+        for warning in &config.warnings {
+            host.log(Level::WARN, TARGET, warning);
+        }
+        if config.disabled {
+            host.log(Level::INFO, TARGET, "OTEL_SDK_DISABLED is set: no request is traced");
+            return Ok(Self(None));
+        }
+        log::forward_to(host.clone());
+        host.log(Level::INFO, TARGET, &description(&config));
+        Running::start(&config, host).map(|running| Self(Some(running)))
+    }
+
+    fn server_layer(&self) -> Option<Server> {
+        self.0.as_ref().map(|running| Server(Arc::clone(&running.tracing)))
+    }
+
+    fn client_layer(&self) -> Option<Client> {
+        self.0.as_ref().map(|running| Client(Arc::clone(&running.tracing)))
+    }
+
+    fn state(&self) -> State {
+        match &self.0 {
+            Some(running) if running.pipeline.export().is_failing => State::DEGRADED,
+            _ => State::RUNNING,
+        }
+    }
+
+    fn status(&self) -> String {
+        match &self.0 {
+            Some(Running { pipeline, .. }) => {
+                status(pipeline.counts(), &pipeline.export(), pipeline.queued())
+            }
+            None => status(Counts::default(), &Export::default(), 0),
+        }
+    }
+
+    fn flush(&self, timeout: Duration) -> Result<(), PluginError> {
+        match &self.0 {
+            Some(running) => running.pipeline.flush(timeout),
+            None => Ok(()),
+        }
+    }
+
+    fn shutdown(&self, timeout: Duration) -> Result<(), PluginError> {
+        let Some(running) = &self.0 else { return Ok(()) };
+        let began = Instant::now();
+        // From now on the API makes no spans. Its own part has nothing to wait for.
+        _ = running.provider.shutdown_with_timeout(timeout);
+        running.pipeline.shutdown(timeout.saturating_sub(began.elapsed()))
+    }
+}
+
+impl Running {
+    fn start(config: &Config, host: Host) -> Result<Self, PluginError> {
+        let resource = resource(config, &host.service());
+        let runtime = pipeline::runtime()
+            .map_err(|error| failed(format_args!("no runtime for the export thread: {error}")))?;
+        let exporter = {
+            // Without it the gRPC channel panics: it spawns a task of its own.
+            let _entered = runtime.enter();
+            Exporter::build(config, &resource).map_err(failed)?
+        };
+        let pipeline = Pipeline::start(config, host, runtime, exporter)
+            .map_err(|error| failed(format_args!("no export thread: {error}")))?;
+        let pipeline = Arc::new(pipeline);
+        let provider = provider::register(config.sampler, resource, Arc::clone(&pipeline));
+        let tracing = Tracing::new(config.sampler, config.propagators, Arc::clone(&pipeline));
+        Ok(Self { pipeline, provider, tracing })
+    }
+}
+
+fn failed(reason: impl std::fmt::Display) -> PluginError {
+    PluginError::new(ErrorKind::OTHER, reason)
+}
+
+/// One line that says what the plugin will do, without anything secret.
+fn description(config: &Config) -> String {
+    let sampler = config.sampler;
+    match config.exporter {
+        config::Exporter::Otlp => {
+            let place = config::shown_url(&config.endpoint);
+            format!("spans go to {place} over {}, sampler {sampler}", config.protocol)
+        }
+        config::Exporter::Console => format!("spans go to the console, sampler {sampler}"),
+        config::Exporter::None => format!("spans go nowhere, sampler {sampler}"),
+    }
+}
+
+/// Who makes the spans: what the host says of itself, under what the operator says of it.
+fn resource(config: &Config, service: &Service) -> Resource {
+    let own = [
+        (semconv::SERVICE_NAME, &service.group),
+        (semconv::SERVICE_INSTANCE_ID, &service.id),
+        (semconv::SERVICE_INSTANCE_NAME, &service.name),
+        (semconv::SERVICE_VERSION, &service.version),
+    ];
+    let own = own
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(key, value)| KeyValue::new(key, value.to_string()));
+    let operators =
+        config.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+    Resource::builder_empty()
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_attributes(own)
+        .with_attributes(operators)
+        .build()
+}
+
+/// The plugin's part of `GET /plugins`.
+fn status(counts: Counts, export: &Export, queued: u64) -> String {
+    let state = if export.is_failing { "failing" } else { "healthy" };
+    json!({
+        "spans": {
+            "started": counts.started,
+            "sampled": counts.sampled,
+            "exported": counts.exported,
+            "dropped": counts.dropped,
+        },
+        "export": {
+            "state": state,
+            "since": rfc3339(export.since),
+            "last-error": export.last_error,
+            "queued": queued,
+        },
+        "panics": guard::panics() + counts.panics,
+    })
+    .to_string()
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::testing::{Journal, config};
+
+    #[test]
+    fn the_resource_takes_what_the_operator_says_over_what_the_host_says() {
+        let service = Service {
+            group: "manager".into(),
+            name: "manager-1".into(),
+            id: "id-1".into(),
+            version: "1.2.3".into(),
+        };
+        let mut config = config("always_on");
+        config.resource.insert("service.name".to_owned(), "other".to_owned());
+        config.resource.insert("deployment".to_owned(), "test".to_owned());
+        let resource = resource(&config, &service);
+        let all: BTreeMap<String, String> =
+            resource.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        for (key, value) in [
+            ("service.name", "other"),
+            ("service.instance.id", "id-1"),
+            ("service.instance.name", "manager-1"),
+            ("service.version", "1.2.3"),
+            ("deployment", "test"),
+            ("telemetry.sdk.language", "rust"),
+        ] {
+            assert_eq!(all.get(key).map(String::as_str), Some(value), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_status_has_the_shape_of_the_contract() {
+        let since = SystemTime::UNIX_EPOCH;
+        let export = Export { is_failing: true, since, ..Export::default() };
+        let counts = Counts { started: 4, sampled: 3, exported: 1, dropped: 2, panics: 0 };
+        let told: serde_json::Value = serde_json::from_str(&status(counts, &export, 5)).unwrap();
+        let wanted = json!({
+            "spans": {"started": 4, "sampled": 3, "exported": 1, "dropped": 2},
+            "export": {
+                "state": "failing",
+                "since": "1970-01-01T00:00:00.000Z",
+                "last-error": null,
+                "queued": 5,
+            },
+            "panics": guard::panics(),
+        });
+        assert_eq!(told, wanted);
+    }
+
+    #[test]
+    fn a_plugin_that_exports_nowhere_lives_and_stops() {
+        let journal = Journal::default();
+        let otel = Otel::create(r#"{"exporter": "none"}"#, journal.host()).unwrap();
+        assert!(otel.server_layer().is_some() && otel.client_layer().is_some());
+        assert_eq!(otel.state(), State::RUNNING);
+        assert!(journal.text().contains("spans go nowhere, sampler parentbased_always_on"));
+        otel.shutdown(Duration::from_secs(5)).unwrap();
+    }
+
+    #[test]
+    fn a_bad_setting_stops_the_start_and_names_the_key() {
+        let error = Otel::create(r#"{"sampler": "alway_on"}"#, Journal::default().host());
+        assert_eq!(error.unwrap_err().key(), "sampler");
+    }
+
+    #[test]
+    fn the_description_shows_no_secret() {
+        let mut config = config("always_on");
+        config.endpoint = "http://user:pass@there:1/v1/traces?key=s3cret".to_owned();
+        let text = description(&config);
+        assert!(text.contains("there:1/v1/traces over grpc"), "{text}");
+        assert!(!text.contains("pass") && !text.contains("s3cret"), "{text}");
+    }
+}

@@ -1,0 +1,168 @@
+//! The `baggage` header: W3C Baggage, section 3.
+
+use std::borrow::Cow;
+
+use super::{join, members, trim};
+
+/// How many members are sent on at most; the rest is left out.
+const MOST_MEMBERS: usize = 180;
+
+/// How many bytes are sent on at most, commas included; members past it are left out.
+const MOST_BYTES: usize = 8192;
+
+/// The list to send on: the members that keep to the grammar, as far as the limits allow.
+///
+/// `lines` are the values of all `baggage` headers in order. Nothing is allocated when one line can
+/// be sent on as it came.
+pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Cow<'a, str> {
+    let mut kept = [""; MOST_MEMBERS];
+    let mut count = 0;
+    let mut bytes = 0;
+    for member in members(lines.clone()).filter_map(valid) {
+        let with_comma = member.len() + usize::from(count > 0);
+        if count == MOST_MEMBERS || bytes + with_comma > MOST_BYTES {
+            break;
+        }
+        bytes += with_comma;
+        kept[count] = member;
+        count += 1;
+    }
+    join(lines, &kept[..count])
+}
+
+/// The member's text, if it is `key=value` with any number of properties.
+fn valid(member: &[u8]) -> Option<&str> {
+    let mut parts = member.split(|byte| *byte == b';');
+    let pair = parts.next()?;
+    let good = is_pair(pair) && parts.all(|property| is_token(trim(property)) || is_pair(property));
+    if good { std::str::from_utf8(member).ok() } else { None }
+}
+
+fn is_pair(text: &[u8]) -> bool {
+    let Some(at) = text.iter().position(|byte| *byte == b'=') else { return false };
+    let (key, value) = text.split_at(at);
+    is_token(trim(key)) && trim(&value[1..]).iter().all(|byte| is_value_byte(*byte))
+}
+
+fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
+}
+
+/// `tchar` of RFC 9110.
+const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+const fn is_value_byte(byte: u8) -> bool {
+    matches!(byte, b'!' | b'#'..=b'+' | b'-'..=b':' | b'<'..=b'[' | b']'..=b'~')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(lines: &[&str]) -> String {
+        parse(lines.iter().map(|line| line.as_bytes())).into_owned()
+    }
+
+    #[test]
+    fn good_members_are_sent_on_as_they_came() {
+        for line in [
+            "userId=alice",
+            "userId=alice,serverNode=DF%2028",
+            "key=value;property",
+            "key=value;property=1;other = 2",
+            "key = value",
+            "key=",
+            "key=a=b",
+            "!#$%&'*+-.^_`|~1=value",
+        ] {
+            assert_eq!(read(&[line]), line);
+        }
+    }
+
+    #[test]
+    fn malformed_members_are_left_out_and_the_others_stay() {
+        for bad in [
+            "nothing",
+            "=value",
+            "ke y=value",
+            "k\u{e9}y=value",
+            "key=va lue",
+            "key=va\"lue",
+            "key=va\\lue",
+            "key=\u{e9}",
+            "key=value;",
+            "key=value;pro perty",
+            "key=value;=1",
+            "key=value;p=a b",
+            "(key)=value",
+        ] {
+            assert_eq!(read(&[&format!("a=1,{bad},b=2")]), "a=1,b=2", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn lines_are_joined_in_order_and_trimmed() {
+        for (lines, wanted) in [
+            (&["a=1", "b=2"][..], "a=1,b=2"),
+            (&[" a=1\t,, b=2 "], "a=1,b=2"),
+            (&["a=1,a=2"], "a=1,a=2"),
+            (&["", ","], ""),
+            (&[], ""),
+        ] {
+            assert_eq!(read(lines), wanted, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn members_past_the_limits_are_left_out() {
+        let many: Vec<String> = (0..200).map(|nth| format!("k{nth}=1")).collect();
+        assert_eq!(read(&[&many.join(",")]), many[..180].join(","));
+        let full = format!("a={}", "v".repeat(8190));
+        assert_eq!(read(&[&full]), full);
+        assert_eq!(read(&[&format!("{full}v")]), "");
+        assert_eq!(read(&["b=2", &full]), "b=2");
+    }
+
+    #[test]
+    fn a_line_in_order_is_borrowed() {
+        assert!(matches!(parse([&b"a=1,b=2;c"[..]].into_iter()), Cow::Borrowed(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_on_is_read_again_unchanged_and_within_the_limits(
+            lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..5),
+        ) {
+            let once = parse(lines.iter().map(Vec::as_slice)).into_owned();
+            prop_assert!(once.len() <= MOST_BYTES);
+            prop_assert_eq!(read(&[&once]), once);
+        }
+
+        #[test]
+        fn lists_of_plausible_text_are_read_again_unchanged(line in "[a-c=,; \t\"1]{0,60}") {
+            let once = read(&[&line]);
+            prop_assert_eq!(read(&[&once]), once);
+        }
+    }
+}

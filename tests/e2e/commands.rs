@@ -1,0 +1,87 @@
+//! The command line and its exit codes.
+
+use std::{fs, path::Path};
+
+use harness::{Output, artifacts, free, hold, run};
+
+trials![
+    version_and_help_are_printed,
+    a_wrong_command_line_ends_with_64,
+    a_plugin_is_described,
+    a_file_that_is_no_plugin_is_refused,
+    an_address_in_use_ends_with_69,
+];
+
+async fn host(arguments: &[&str]) -> Output {
+    run(tempfile::tempdir().unwrap().path(), arguments, &[]).await
+}
+
+async fn version_and_help_are_printed() {
+    let version = host(&["--version"]).await;
+    assert_eq!((version.code, version.stderr.as_str()), (0, ""));
+    assert_eq!(version.stdout.trim(), concat!("host ", env!("CARGO_PKG_VERSION")));
+    let help = host(&["--help"]).await;
+    assert_eq!((help.code, help.stderr.as_str()), (0, ""));
+    for word in ["--config", "check", "plugin"] {
+        assert!(help.stdout.contains(word), "no {word} in {}", help.stdout);
+    }
+}
+
+async fn a_wrong_command_line_ends_with_64() {
+    for arguments in
+        [&["frobnicate"][..], &["--nonsense"], &["plugin"], &["--config"], &["check", "a", "b"]]
+    {
+        let output = host(arguments).await;
+        assert_eq!(output.code, 64, "{arguments:?}: {output:?}");
+        assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{output:?}");
+    }
+}
+
+async fn a_plugin_is_described() {
+    let noop = artifacts::plugin_noop().display().to_string();
+    let output = host(&["plugin", &noop]).await;
+    assert_eq!(output.code, 0, "{output:?}");
+    for word in ["noop", env!("CARGO_PKG_VERSION"), "server", "client"] {
+        assert!(output.stdout.contains(word), "no {word} in {}", output.stdout);
+    }
+    let is_hash = |word: &str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    assert!(output.stdout.split_whitespace().any(is_hash), "{}", output.stdout);
+
+    let otel = artifacts::plugin_otel().display().to_string();
+    let output = host(&["plugin", &otel]).await;
+    assert_eq!(output.code, 0, "{output:?}");
+    for word in ["otel", "endpoint", "http://localhost:4317", "sampler", "parentbased_always_on"] {
+        assert!(output.stdout.contains(word), "no {word} in {}", output.stdout);
+    }
+}
+
+async fn a_file_that_is_no_plugin_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("libtext.so");
+    fs::write(&text, "not a library").unwrap();
+    let library = artifacts::library_without_entry(folder.path());
+    for file in [text.as_path(), &library, Path::new("/nowhere/libplugin.so")] {
+        let path = file.display().to_string();
+        let output = host(&["plugin", &path]).await;
+        assert_eq!(output.code, 65, "{output:?}");
+        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+        assert!(output.stderr.starts_with("host: ") && output.stderr.contains(&path), "{output:?}");
+    }
+}
+
+async fn an_address_in_use_ends_with_69() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("host.toml");
+    let (_held, taken) = hold();
+    let [free] = free();
+    for (public, admin) in [(taken, free), (free, taken)] {
+        let text = format!(
+            "[server]\nlisten = \"{public}\"\n[admin]\nlisten = \"{admin}\"\n[log]\nlevel = \"error\"\n"
+        );
+        fs::write(&file, text).unwrap();
+        let output = run(folder.path(), &["--config", file.to_str().unwrap()], &[]).await;
+        assert_eq!(output.code, 69, "{output:?}");
+        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+        assert!(output.stderr.contains(&taken.to_string()), "{output:?}");
+    }
+}

@@ -1,0 +1,224 @@
+//! Routes: what is answered, what is handed on and how, and what becomes of failures.
+
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use harness::{
+    Client, Collector, Config, Gate, HostProcess, Upstream, channel, text,
+    wait::{until, within},
+};
+use http::{Method, Response, Version};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+
+trials![
+    a_route_answers_with_its_template,
+    a_request_is_handed_on_whole,
+    a_rewrite_keeps_the_query_and_the_encoding,
+    http2_is_served_on_the_same_port,
+    response_chunks_pass_one_by_one,
+    request_chunks_pass_one_by_one,
+    a_large_body_passes_unchanged,
+    hop_by_hop_headers_stay_behind,
+    a_path_without_a_route_is_404,
+    an_upstream_that_is_down_is_502,
+    a_slow_upstream_is_504,
+    a_request_past_the_limit_is_503,
+];
+
+async fn forward_to(upstream: &Upstream) -> HostProcess {
+    HostProcess::start(forwarding(upstream)).await
+}
+
+fn forwarding(upstream: &Upstream) -> Config {
+    Config::new().group("upstream", upstream.url()).forward("/hello/{name}", "upstream").forward_as(
+        "/short/{name}",
+        "upstream",
+        "/long/{name}/end",
+    )
+}
+
+async fn a_route_answers_with_its_template() {
+    let host = HostProcess::start(Config::new().respond("/greeter/{name}", 201, "hello {name}\n"));
+    let answer = host.await.get("/greeter/ada").send().await;
+    assert_eq!((answer.status, answer.text()), (201, "hello ada\n"));
+}
+
+async fn a_request_is_handed_on_whole() {
+    let upstream = Upstream::echo().await;
+    let host = forward_to(&upstream).await;
+    let answer = Client::http1()
+        .call(Method::PUT, &host.url("/hello/ada?q=1&q=2"))
+        .header("x-one", "1")
+        .header("accept", "a/b")
+        .header("accept", "c/d")
+        .body(text("as it is"))
+        .send()
+        .await;
+    assert_eq!((answer.status, answer.text()), (200, "as it is"));
+    let received = &upstream.received()[0];
+    assert_eq!((&received.method, received.target.as_str()), (&Method::PUT, "/hello/ada?q=1&q=2"));
+    assert_eq!(received.header("x-one"), Some("1"));
+    let accept: Vec<_> = received.headers.get_all("accept").iter().collect();
+    assert_eq!(accept, ["a/b", "c/d"]);
+}
+
+async fn a_rewrite_keeps_the_query_and_the_encoding() {
+    let upstream = Upstream::ready().await;
+    let host = forward_to(&upstream).await;
+    assert_eq!(host.get("/short/a%20b%2Fc?q=%26").send().await.status, 200);
+    assert_eq!(upstream.received()[0].target, "/long/a%20b%2Fc/end?q=%26");
+}
+
+async fn http2_is_served_on_the_same_port() {
+    let upstream = Upstream::ready().await;
+    let host = forward_to(&upstream).await;
+    for (client, version) in
+        [(Client::http2(), Version::HTTP_2), (Client::http1(), Version::HTTP_11)]
+    {
+        let answer = client.get(&host.url("/hello/ada")).send().await;
+        assert_eq!((answer.status, answer.version), (200, version));
+        assert_eq!(answer.text(), "from upstream\n");
+    }
+}
+
+async fn next_chunk(body: &mut Incoming) -> Option<Bytes> {
+    let frame = within("a chunk of a response", body.frame()).await?;
+    Some(frame.unwrap().into_data().unwrap())
+}
+
+async fn response_chunks_pass_one_by_one() {
+    for client in [Client::http1(), Client::http2()] {
+        let (mut sender, body) = channel();
+        let body = Mutex::new(Some(body));
+        let upstream = Upstream::start(move |_| {
+            let body = body.lock().unwrap().take().expect("one request");
+            async move { Response::new(body) }
+        })
+        .await;
+        let host = forward_to(&upstream).await;
+        let response = client.get(&host.url("/hello/ada")).open().await.unwrap();
+        let mut body = response.into_body();
+        // Each chunk is sent only after the one before it has come through.
+        for chunk in ["one", "two", "three"] {
+            sender.send_data(Bytes::from(chunk)).await.unwrap();
+            assert_eq!(next_chunk(&mut body).await.unwrap(), chunk);
+        }
+        drop(sender);
+        assert!(next_chunk(&mut body).await.is_none());
+    }
+}
+
+async fn request_chunks_pass_one_by_one() {
+    for client in [Client::http1(), Client::http2()] {
+        let (arrived, mut arrivals) = mpsc::unbounded_channel();
+        let upstream = Upstream::start(move |request| {
+            let arrived = arrived.clone();
+            async move {
+                let mut body = request.into_body();
+                while let Some(chunk) = next_chunk(&mut body).await {
+                    arrived.send(chunk).unwrap();
+                }
+                Response::new(text("all there"))
+            }
+        })
+        .await;
+        let host = forward_to(&upstream).await;
+        let (mut sender, body) = channel();
+        let url = host.url("/hello/ada");
+        let call = client.call(Method::POST, &url).body(body).send();
+        let chunks = async {
+            for chunk in ["one", "two", "three"] {
+                sender.send_data(Bytes::from(chunk)).await.unwrap();
+                assert_eq!(within("a chunk upstream", arrivals.recv()).await.unwrap(), chunk);
+            }
+            drop(sender);
+        };
+        let (answer, ()) = tokio::join!(call, chunks);
+        assert_eq!((answer.status, answer.text()), (200, "all there"));
+    }
+}
+
+async fn a_large_body_passes_unchanged() {
+    let upstream = Upstream::echo().await;
+    let host = forward_to(&upstream).await;
+    let large: Vec<u8> = (0..8_000_000_u32).map(|n| (n % 251) as u8).collect();
+    for client in [Client::http1(), Client::http2()] {
+        let call = client.call(Method::POST, &host.url("/hello/ada")).body(text(large.clone()));
+        let answer = call.send().await;
+        assert!(answer.status == 200 && answer.body == large, "{}", answer.body.len());
+    }
+}
+
+async fn hop_by_hop_headers_stay_behind() {
+    let upstream = Upstream::start(async |_| {
+        Response::builder()
+            .header("connection", "x-hop")
+            .header("x-hop", "1")
+            .header("keep-alive", "timeout=5")
+            .header("x-end", "1")
+            .body(text("done"))
+            .unwrap()
+    })
+    .await;
+    let host = forward_to(&upstream).await;
+    let answer = host
+        .get("/hello/ada")
+        .header("connection", "x-hop")
+        .header("x-hop", "1")
+        .header("keep-alive", "timeout=5")
+        .header("te", "trailers")
+        .header("proxy-connection", "keep-alive")
+        .header("x-end", "1")
+        .send()
+        .await;
+    let received = &upstream.received()[0];
+    assert_eq!((received.header("x-end"), answer.header("x-end")), (Some("1"), Some("1")));
+    for name in ["connection", "x-hop", "keep-alive", "te", "proxy-connection"] {
+        assert_eq!(received.header(name), None, "{name} upstream");
+        assert_eq!(answer.header(name), None, "{name} in the response");
+    }
+}
+
+async fn a_path_without_a_route_is_404() {
+    let upstream = Upstream::ready().await;
+    let host = forward_to(&upstream).await;
+    for path in ["/", "/hello", "/hello/", "/hello/ada/more", "/Hello/ada"] {
+        assert_eq!(host.get(path).send().await.status, 404, "{path}");
+    }
+    assert!(upstream.received().is_empty());
+}
+
+async fn an_upstream_that_is_down_is_502() {
+    let absent = Collector::absent();
+    let config = Config::new().group("down", absent.grpc_endpoint()).forward("/down", "down");
+    let host = HostProcess::start(config).await;
+    assert_eq!(host.get("/down").send().await.status, 502);
+    assert_eq!(host.ask("/healthz").await.status, 200);
+}
+
+async fn a_slow_upstream_is_504() {
+    for key in ["server.request-timeout", "client.request-timeout"] {
+        let upstream = Upstream::behind(&Gate::closed()).await;
+        let host = HostProcess::start(forwarding(&upstream).set(key, "200ms")).await;
+        assert_eq!(host.get("/hello/ada").send().await.status, 504, "{key}");
+    }
+}
+
+async fn a_request_past_the_limit_is_503() {
+    let gate = Gate::closed();
+    let upstream = Upstream::behind(&gate).await;
+    let host = HostProcess::start(forwarding(&upstream).set("server.max-in-flight", 1)).await;
+    let url = host.url("/hello/ada");
+    let first = tokio::spawn(async move { Client::http1().get(&url).send().await.status });
+    upstream.wait_for(1).await;
+    assert_eq!(host.get("/hello/ada").send().await.status, 503);
+    assert_eq!(upstream.received().len(), 1);
+    gate.open();
+    assert_eq!(first.await.unwrap(), 200);
+    until("room for another request", async || {
+        (host.get("/hello/ada").send().await.status == 200).then_some(())
+    })
+    .await;
+}

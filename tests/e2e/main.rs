@@ -1,0 +1,58 @@
+//! The end-to-end suite: the real host process, the real plugin, real sockets.
+//!
+//! One binary, because each would link the whole harness again, and one file per subject. Every file
+//! lists its tests with [`trials!`]; one that is forgotten there is dead code and does not compile
+//! without a warning. Run some with `cargo test -p tests -- SUBSTRING`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "an expectation that does not hold fails the test"
+)]
+
+/// Makes the function that lists the tests of a file.
+macro_rules! trials {
+    ($($test:ident),+ $(,)?) => {
+        /// The tests of this file.
+        pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
+            let module = module_path!().trim_start_matches("e2e::");
+            vec![$(harness::trial(&format!("{module}::{}", stringify!($test)), $test)),+]
+        }
+    };
+}
+
+mod admin;
+mod bytes;
+mod collector_faults;
+mod commands;
+mod config;
+mod context;
+mod dependencies;
+mod forward;
+mod loading;
+mod receivers;
+mod stack;
+mod stop;
+mod trace;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let trials = [
+        receivers::trials(),
+        dependencies::trials(),
+        commands::trials(),
+        config::trials(),
+        admin::trials(),
+        forward::trials(),
+        stack::trials(),
+        loading::trials(),
+        bytes::trials(),
+        trace::trials(),
+        context::trials(),
+        collector_faults::trials(),
+        stop::trials(),
+    ];
+    let arguments = libtest_mimic::Arguments::from_args();
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+}

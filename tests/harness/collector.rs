@@ -1,0 +1,373 @@
+//! A small OTLP receiver: gRPC on one port, HTTP with protobuf and JSON on another.
+
+use std::{collections::BTreeMap, io::Read, net::SocketAddr};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+pub use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
+    common::v1::{AnyValue, KeyValue, any_value},
+    trace::v1::{self as proto, ResourceSpans},
+};
+use prost::Message;
+use serde_json::{Value, json};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::watch,
+    task::JoinHandle,
+};
+use tonic::{codec::CompressionEncoding, transport::server::TcpIncoming};
+
+use crate::wait::DEADLINE;
+
+/// A collector that keeps what it is sent.
+#[derive(Debug)]
+pub struct Collector {
+    grpc: SocketAddr,
+    http: SocketAddr,
+    store: Store,
+    tasks: [JoinHandle<()>; 2],
+}
+
+/// The address of a collector that is not there yet: connections to it are refused.
+#[derive(Debug)]
+pub struct Absent {
+    grpc: TcpSocket,
+    http: TcpSocket,
+}
+
+/// One finished span as it arrived.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// 32 hex digits.
+    pub trace_id: String,
+    /// 16 hex digits.
+    pub span_id: String,
+    /// 16 hex digits; empty for a root.
+    pub parent_span_id: String,
+    /// The W3C trace state.
+    pub trace_state: String,
+    /// The W3C flags, and above them whether the parent is remote.
+    pub flags: u32,
+    /// The name.
+    pub name: String,
+    /// SERVER, CLIENT and so on.
+    pub kind: SpanKind,
+    /// Nanoseconds since 1970.
+    pub start: u64,
+    /// Nanoseconds since 1970.
+    pub end: u64,
+    /// The attributes; JSON values compare with plain ones.
+    pub attributes: BTreeMap<String, Value>,
+    /// 0 unset, 1 ok, 2 error.
+    pub status: i32,
+    /// The instrumentation scope's name.
+    pub scope: String,
+    /// The attributes of the resource.
+    pub resource: BTreeMap<String, Value>,
+}
+
+/// How an export came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// OTLP over gRPC.
+    Grpc,
+    /// OTLP over HTTP, in protobuf.
+    HttpProtobuf,
+    /// OTLP over HTTP, in JSON.
+    HttpJson,
+}
+
+/// The outside of one export request.
+#[derive(Clone, Debug)]
+pub struct Export {
+    /// How it came.
+    pub protocol: Protocol,
+    /// Whether it came compressed.
+    pub gzip: bool,
+    /// The headers (gRPC: the metadata).
+    pub headers: HeaderMap,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    spans: Vec<Span>,
+    exports: Vec<Export>,
+}
+
+#[derive(Clone, Debug)]
+struct Store(watch::Sender<State>);
+
+impl Collector {
+    /// Starts a collector on ports of its own.
+    pub async fn start() -> Self {
+        Self::absent().appear().await
+    }
+
+    /// The address of a collector that will appear later.
+    ///
+    /// # Panics
+    /// When there is no free port.
+    #[must_use]
+    pub fn absent() -> Absent {
+        let bound = || {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+            socket
+        };
+        Absent { grpc: bound(), http: bound() }
+    }
+
+    /// What `otel.endpoint` is for `grpc`.
+    #[must_use]
+    pub fn grpc_endpoint(&self) -> String {
+        format!("http://{}", self.grpc)
+    }
+
+    /// What `otel.endpoint` is for `http/protobuf` and `http/json`.
+    #[must_use]
+    pub fn http_endpoint(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
+    /// What has arrived.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        self.store.0.borrow().spans.clone()
+    }
+
+    /// The outsides of the exports that have arrived.
+    #[must_use]
+    pub fn exports(&self) -> Vec<Export> {
+        self.store.0.borrow().exports.clone()
+    }
+
+    /// Waits until `enough` of what has arrived, and returns it.
+    ///
+    /// # Panics
+    /// Past the deadline, with `what` was waited for and the spans that are there.
+    pub async fn wait_for(&self, what: &str, enough: impl Fn(&[Span]) -> bool) -> Vec<Span> {
+        let mut receiver = self.store.0.subscribe();
+        let arrival = receiver.wait_for(|state| enough(&state.spans));
+        if let Ok(state) = tokio::time::timeout(DEADLINE, arrival).await {
+            return state.expect("the collector has the other end").spans.clone();
+        }
+        panic!("waited {DEADLINE:?} in vain for {what}; there are {:#?}", self.spans())
+    }
+
+    /// Waits until `count` spans of the trace `trace_id` have arrived, and returns all of that trace.
+    pub async fn trace(&self, trace_id: &str, count: usize) -> Vec<Span> {
+        let of_trace = |span: &&Span| span.trace_id == trace_id;
+        let what = format!("{count} spans of trace {trace_id}");
+        let spans = self.wait_for(&what, |all| all.iter().filter(of_trace).count() >= count).await;
+        spans.iter().filter(of_trace).cloned().collect()
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Absent {
+    /// What `otel.endpoint` is for `grpc`.
+    ///
+    /// # Panics
+    /// Never: the socket is bound.
+    #[must_use]
+    pub fn grpc_endpoint(&self) -> String {
+        format!("http://{}", self.grpc.local_addr().expect("a bound socket"))
+    }
+
+    /// The collector appears.
+    ///
+    /// # Panics
+    /// When the system does not let the sockets listen.
+    #[allow(clippy::unused_async, reason = "must be called inside a runtime")]
+    pub async fn appear(self) -> Collector {
+        let [grpc, http] = [self.grpc, self.http].map(|socket| socket.listen(64).expect("listens"));
+        let address = |listener: &TcpListener| listener.local_addr().expect("a bound socket");
+        let store = Store(watch::Sender::default());
+        Collector {
+            grpc: address(&grpc),
+            http: address(&http),
+            tasks: [
+                tokio::spawn(serve_grpc(grpc, store.clone())),
+                tokio::spawn(serve_http(http, store.clone())),
+            ],
+            store,
+        }
+    }
+}
+
+impl Span {
+    /// Whether the flags say that the parent is in another process.
+    #[must_use]
+    pub fn has_remote_parent(&self) -> bool {
+        self.flags & 0x300 == 0x300
+    }
+
+    /// The value of the attribute `name`; null if there is none.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> &Value {
+        self.attributes.get(name).unwrap_or(&Value::Null)
+    }
+}
+
+async fn serve_grpc(listener: TcpListener, store: Store) {
+    let service = TraceServiceServer::new(store).accept_compressed(CompressionEncoding::Gzip);
+    let server = tonic::transport::Server::builder().add_service(service);
+    server.serve_with_incoming(TcpIncoming::from(listener)).await.expect("gRPC is served");
+}
+
+#[tonic::async_trait]
+impl TraceService for Store {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        let (metadata, _, request) = request.into_parts();
+        let headers = metadata.into_headers();
+        let gzip = headers.get("grpc-encoding").is_some_and(|encoding| encoding == "gzip");
+        self.keep(Export { protocol: Protocol::Grpc, gzip, headers }, request);
+        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+async fn serve_http(listener: TcpListener, store: Store) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let store = store.clone();
+        let service = service_fn(move |request| answer(store.clone(), request));
+        tokio::spawn(async move {
+            // An exporter that goes away in the middle is for the test to judge.
+            let server = auto::Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn answer(
+    store: Store,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let mut response = Response::default();
+    let content_type = head.headers.get("content-type").cloned();
+    *response.status_mut() = match (head.method.as_str(), head.uri.path()) {
+        ("POST", "/v1/traces") => match receive(head.headers, &body) {
+            Some((export, request)) => {
+                let json = export.protocol == Protocol::HttpJson;
+                *response.body_mut() = Full::from(if json { "{}" } else { "" });
+                store.keep(export, request);
+                StatusCode::OK
+            }
+            None => StatusCode::BAD_REQUEST,
+        },
+        _ => StatusCode::NOT_FOUND,
+    };
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert("content-type", content_type);
+    }
+    Ok(response)
+}
+
+/// The export in an HTTP request; `None` if there is none.
+fn receive(headers: HeaderMap, body: &[u8]) -> Option<(Export, ExportTraceServiceRequest)> {
+    let gzip = match headers.get("content-encoding") {
+        Some(encoding) if encoding == "gzip" => true,
+        None => false,
+        Some(encoding) if encoding == "identity" => false,
+        Some(_) => return None,
+    };
+    let mut plain = Vec::new();
+    if gzip {
+        flate2::read::GzDecoder::new(body).read_to_end(&mut plain).ok()?;
+    } else {
+        plain.extend_from_slice(body);
+    }
+    let (protocol, request) = match headers.get("content-type")?.to_str().ok()? {
+        "application/x-protobuf" => {
+            (Protocol::HttpProtobuf, ExportTraceServiceRequest::decode(&plain[..]).ok()?)
+        }
+        "application/json" => (Protocol::HttpJson, serde_json::from_slice(&plain).ok()?),
+        _ => return None,
+    };
+    Some((Export { protocol, gzip, headers }, request))
+}
+
+impl Store {
+    fn keep(&self, export: Export, request: ExportTraceServiceRequest) {
+        self.0.send_modify(|state| {
+            state.exports.push(export);
+            state.spans.extend(request.resource_spans.into_iter().flat_map(flatten));
+        });
+    }
+}
+
+fn flatten(spans: ResourceSpans) -> impl Iterator<Item = Span> {
+    let resource = plain(spans.resource.map(|resource| resource.attributes).unwrap_or_default());
+    spans.scope_spans.into_iter().flat_map(move |scope_spans| {
+        let scope = scope_spans.scope.map(|scope| scope.name).unwrap_or_default();
+        let resource = resource.clone();
+        scope_spans.spans.into_iter().map(move |span| Span {
+            scope: scope.clone(),
+            resource: resource.clone(),
+            ..Span::from(span)
+        })
+    })
+}
+
+impl From<proto::Span> for Span {
+    fn from(span: proto::Span) -> Self {
+        Self {
+            kind: span.kind(),
+            trace_id: hex(&span.trace_id),
+            span_id: hex(&span.span_id),
+            parent_span_id: hex(&span.parent_span_id),
+            trace_state: span.trace_state,
+            flags: span.flags,
+            name: span.name,
+            start: span.start_time_unix_nano,
+            end: span.end_time_unix_nano,
+            attributes: plain(span.attributes),
+            status: span.status.map_or(0, |status| status.code),
+            scope: String::new(),
+            resource: BTreeMap::new(),
+        }
+    }
+}
+
+fn plain(attributes: Vec<KeyValue>) -> BTreeMap<String, Value> {
+    let pairs = attributes.into_iter().map(|pair| (pair.key, value(pair.value)));
+    pairs.collect()
+}
+
+fn value(value: Option<AnyValue>) -> Value {
+    match value.and_then(|value| value.value) {
+        None => Value::Null,
+        Some(any_value::Value::StringValue(text)) => text.into(),
+        Some(any_value::Value::BoolValue(flag)) => flag.into(),
+        Some(any_value::Value::IntValue(number)) => number.into(),
+        Some(any_value::Value::DoubleValue(number)) => number.into(),
+        Some(any_value::Value::ArrayValue(array)) => {
+            array.values.into_iter().map(|item| self::value(Some(item))).collect()
+        }
+        Some(other) => json!(format!("{other:?}")),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
