@@ -54,8 +54,8 @@ use crate::{
     config,
     discovery::Nobody,
     layers::{
-        CatchPanicLayer, ClientExchange, ClientFuture, ErrorStatusLayer, MakeUuid, ServerExchange,
-        X_REQUEST_ID,
+        CatchPanicLayer, ClientExchange, ClientFuture, CountingIds, ErrorStatusLayer,
+        ServerExchange, X_REQUEST_ID,
     },
 };
 
@@ -124,7 +124,7 @@ impl<H> ServerStack<H> {
             .map_response(|response: Response<B>| response.map(Body::new))
             .map_err(Into::<BoxError>::into);
         let service = ServiceBuilder::new()
-            .layer(SetRequestIdLayer::new(X_REQUEST_ID, MakeUuid))
+            .layer(SetRequestIdLayer::new(X_REQUEST_ID, CountingIds::new()))
             .layer(PropagateRequestIdLayer::new(X_REQUEST_ID))
             .layer(CatchPanicLayer)
             .layer(ErrorStatusLayer)

@@ -94,7 +94,10 @@ impl<L: ClientLayer> AbiClientLayer for Guarded<L> {
         self.hook(
             || RNone,
             |layer| {
-                layer.on_request(head, parent, &mut Headers(headers)).map(exchange_object).into()
+                layer
+                    .on_request(head, parent, &mut Headers::new(headers))
+                    .map(exchange_object)
+                    .into()
             },
         )
     }

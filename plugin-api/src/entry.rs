@@ -9,18 +9,46 @@ use std::fmt;
 use abi_stable::{
     StableAbi,
     abi_stability::abi_checking::{AbiInstabilityErrors, check_layout_compatibility},
-    library::{AbiHeader, AbiHeaderRef, LibHeader, ROOT_MODULE_LOADER_NAME_WITH_NUL},
+    library::{
+        __call_root_module_loader, AbiHeader, AbiHeaderRef, CheckTypeLayout, LibHeader,
+        ROOT_MODULE_LOADER_NAME_WITH_NUL, RootModuleResult,
+    },
+    prefix_type::PrefixTypeTrait,
     sabi_types::VersionNumber,
     type_layout::TLFieldOrFunction,
 };
 
-use crate::plugin::{PluginRootRef, VERSION};
+use crate::{
+    adapter,
+    plugin::{Plugin, PluginRoot, PluginRootRef, VERSION},
+};
 
 /// The name of the symbol, with the NUL that a loader wants.
 pub const SYMBOL: &str = ROOT_MODULE_LOADER_NAME_WITH_NUL;
 
-/// What the symbol's address points at.
+/// The symbol's address, as a host gets it from a loader.
 pub type Entry = AbiHeaderRef;
+
+/// What stands at that address in a plugin's library; [`export_plugin!`](crate::export_plugin) puts
+/// it there.
+pub type Header = LibHeader;
+
+/// The header of the plugin `P`.
+#[must_use]
+#[allow(unsafe_code, reason = "abi_stable's safe form names abi_stable in the plugin's own crate")]
+pub const fn header<P: Plugin>() -> Header {
+    // SAFETY: `load` gives a root of the very type that is named here.
+    unsafe { LibHeader::from_constructor::<PluginRootRef>(load::<P>, CheckTypeLayout::Yes) }
+}
+
+/// Called by the host after the layout check; a panic in it comes back as an error.
+extern "C" fn load<P: Plugin>() -> RootModuleResult {
+    __call_root_module_loader(root_of::<P>)
+}
+
+fn root_of<P: Plugin>() -> PluginRootRef {
+    PluginRoot { info: adapter::info::<P>, create: adapter::create::<P> }.leak_into_prefix()
+}
 
 /// Why a library that has the symbol is no plugin for this host.
 #[derive(Debug)]
@@ -164,4 +192,14 @@ fn root(header: &LibHeader) -> Result<PluginRootRef, EntryError> {
 fn one_line(error: &impl fmt::Display) -> String {
     let text = error.to_string();
     text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exported_name_is_the_one_that_a_host_looks_for() {
+        assert_eq!(SYMBOL, "_1as_0lib_1header_0root_bmodule_bloader\0");
+    }
 }

@@ -56,11 +56,12 @@ pub fn is_off() -> bool {
     OFF.load(Ordering::Relaxed)
 }
 
-/// Runs `body`; answers `neutral()` and counts when it panics.
+/// Runs `body`; answers `neutral()` and counts when it panics. Around every entry point already; a
+/// plugin puts it around what its own threads do.
 ///
 /// `AssertUnwindSafe` holds because a value seen half-changed by a later call belongs to the plugin
 /// itself, and what may be wrong with it then is at worst another panic, which is caught as well.
-pub(crate) fn call<T>(neutral: impl FnOnce() -> T, body: impl FnOnce() -> T) -> T {
+pub fn call<T>(neutral: impl FnOnce() -> T, body: impl FnOnce() -> T) -> T {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(value) => value,
         Err(payload) => {

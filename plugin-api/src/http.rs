@@ -3,6 +3,7 @@
 //! The host owns the tower layers, futures and bodies. A plugin is called at three moments of an
 //! exchange: the request head, the response head, the end. All hooks are synchronous, may be
 //! called on any host thread, and delay the request by what they take: no blocking I/O in a hook.
+//! Each is called at the moment that it tells of, so a plugin that wants times reads its own clock.
 
 use std::{fmt, net::SocketAddr};
 
@@ -312,31 +313,29 @@ pub struct End {
     pub request_bytes: u64,
     /// Bytes of response body that were sent (server) or read (client).
     pub response_bytes: u64,
-    /// Nanoseconds since `on_request` returned, on a monotonic clock.
-    pub elapsed_nanos: u64,
-    reserved: [u64; 4],
+    reserved: [u64; 5],
 }
 
 impl End {
-    /// An end after `elapsed_nanos` with empty bodies.
+    /// An end with the sizes of both bodies.
     #[must_use]
-    pub const fn new(outcome: Outcome, elapsed_nanos: u64) -> Self {
-        Self { outcome, request_bytes: 0, response_bytes: 0, elapsed_nanos, reserved: [0; 4] }
-    }
-
-    /// The same end with the sizes of both bodies.
-    #[must_use]
-    pub const fn with_bytes(self, request_bytes: u64, response_bytes: u64) -> Self {
-        Self { request_bytes, response_bytes, ..self }
+    pub const fn new(outcome: Outcome, request_bytes: u64, response_bytes: u64) -> Self {
+        Self { outcome, request_bytes, response_bytes, reserved: [0; 5] }
     }
 }
 
 /// The headers of an outgoing request, for the length of one call of [`ClientLayer::on_request`].
 ///
 /// Names and values are checked by the host; one that HTTP does not allow is dropped and logged.
-pub struct Headers<'a>(pub(crate) AbiHeaders<'a>);
+pub struct Headers<'a>(AbiHeaders<'a>);
 
-impl Headers<'_> {
+impl<'a> Headers<'a> {
+    /// Headers that were [lent](crate::adapter::lend_headers); tests of a plugin start here.
+    #[must_use]
+    pub const fn new(lent: AbiHeaders<'a>) -> Self {
+        Self(lent)
+    }
+
     /// Sets `name` to `value`, in place of every line of that name.
     pub fn set(&mut self, name: &str, value: &str) {
         self.0.set(RStr::from_str(name), RStr::from_str(value));

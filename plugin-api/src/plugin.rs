@@ -314,17 +314,10 @@ impl RootModule for PluginRootRef {
 #[macro_export]
 macro_rules! export_plugin {
     ($plugin:ty) => {
-        #[allow(missing_docs, unreachable_pub, reason = "one exported symbol, no Rust name")]
         const _: () = {
-            #[$crate::abi_stable::export_root_module]
-            pub fn plugin_root() -> $crate::PluginRootRef {
-                use $crate::abi_stable::prefix_type::PrefixTypeTrait as _;
-                $crate::PluginRoot {
-                    info: $crate::adapter::info::<$plugin>,
-                    create: $crate::adapter::create::<$plugin>,
-                }
-                .leak_into_prefix()
-            }
+            // The name is `plugin_api::entry::SYMBOL`; an attribute takes no constant.
+            #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
+            static ENTRY: $crate::entry::Header = $crate::entry::header::<$plugin>();
         };
     };
 }

@@ -106,7 +106,7 @@ impl Running {
             .map_err(|error| failed(format_args!("no export thread: {error}")))?;
         let pipeline = Arc::new(pipeline);
         let provider = provider::register(config.sampler, resource, Arc::clone(&pipeline));
-        let tracing = Tracing::new(config.sampler, config.propagators, Arc::clone(&pipeline));
+        let tracing = Tracing::new(config, Arc::clone(&pipeline));
         Ok(Self { pipeline, provider, tracing })
     }
 }
@@ -165,7 +165,7 @@ fn status(counts: Counts, export: &Export, queued: u64) -> String {
             "last-error": export.last_error,
             "queued": queued,
         },
-        "panics": guard::panics() + counts.panics,
+        "panics": guard::panics(),
     })
     .to_string()
 }
@@ -177,6 +177,8 @@ fn rfc3339(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use plugin_api::{RequestHead, ServerLayer as _};
 
     use super::*;
     use crate::testing::{Journal, config};
@@ -211,7 +213,7 @@ mod tests {
     fn the_status_has_the_shape_of_the_contract() {
         let since = SystemTime::UNIX_EPOCH;
         let export = Export { is_failing: true, since, ..Export::default() };
-        let counts = Counts { started: 4, sampled: 3, exported: 1, dropped: 2, panics: 0 };
+        let counts = Counts { started: 4, sampled: 3, exported: 1, dropped: 2 };
         let told: serde_json::Value = serde_json::from_str(&status(counts, &export, 5)).unwrap();
         let wanted = json!({
             "spans": {"started": 4, "sampled": 3, "exported": 1, "dropped": 2},
@@ -227,11 +229,24 @@ mod tests {
     }
 
     #[test]
+    fn a_plugin_that_is_switched_off_offers_nothing_and_answers_all_the_same() {
+        let otel = Otel(None);
+        assert!(otel.server_layer().is_none() && otel.client_layer().is_none());
+        assert_eq!(otel.state(), State::RUNNING);
+        assert!(otel.status().contains("\"healthy\""), "{}", otel.status());
+        otel.flush(Duration::ZERO).unwrap();
+        otel.shutdown(Duration::ZERO).unwrap();
+    }
+
+    #[test]
     fn a_plugin_that_exports_nowhere_lives_and_stops() {
         let journal = Journal::default();
         let otel = Otel::create(r#"{"exporter": "none"}"#, journal.host()).unwrap();
-        assert!(otel.server_layer().is_some() && otel.client_layer().is_some());
+        assert!(otel.client_layer().is_some());
         assert_eq!(otel.state(), State::RUNNING);
+        let accepted = otel.server_layer().unwrap().on_request(&RequestHead::new("GET", "/", &[]));
+        assert!(accepted.context.span().is_sampled(), "others may record the trace");
+        assert!(accepted.exchange.is_none());
         assert!(journal.text().contains("spans go nowhere, sampler parentbased_always_on"));
         otel.shutdown(Duration::from_secs(5)).unwrap();
     }

@@ -56,6 +56,8 @@ impl SpanProcessor for Joining {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use opentelemetry::{
         global,
         trace::{Span as _, Tracer as _},
@@ -72,7 +74,9 @@ mod tests {
         let provider = register(config.sampler, resource, Arc::clone(&pipeline));
         // The registry is one for all tests, which run at the same time: whoever else registered a
         // provider meanwhile is overruled, and no test but this one asks the registry.
+        let deadline = Instant::now() + PATIENCE;
         let span = loop {
+            assert!(Instant::now() < deadline, "no span joined within {PATIENCE:?}");
             let mut span = global::tracer("someone").start("work");
             span.end();
             pipeline.flush(PATIENCE).unwrap();

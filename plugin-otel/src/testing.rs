@@ -170,7 +170,7 @@ impl Bench {
     pub(crate) fn new(sampler: &str) -> Self {
         let config = config(sampler);
         let (pipeline, exporter) = pipeline(&config, &Journal::default());
-        let tracing = Tracing::new(config.sampler, config.propagators, Arc::clone(&pipeline));
+        let tracing = Tracing::new(&config, Arc::clone(&pipeline));
         Self { tracing, pipeline, exporter }
     }
 

@@ -47,7 +47,7 @@ async fn assert_same_bytes(change: impl Fn(Config) -> Config) {
     let before = conversation(config.clone(), &upstream).await;
     let after = conversation(change(config), &upstream).await;
     assert_eq!(before, after);
-    assert!(before[0].contains("hello") && before[0].contains("X-Case: Kept"), "{before:#?}");
+    assert!(before[0].contains("hello") && before[0].contains("x-case: Kept"), "{before:#?}");
 }
 
 /// What the host sends on both sides for every request.

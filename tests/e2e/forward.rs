@@ -106,7 +106,8 @@ async fn response_chunks_pass_one_by_one() {
             assert_eq!(next_chunk(&mut body).await.unwrap(), chunk);
         }
         drop(sender);
-        assert!(next_chunk(&mut body).await.is_none());
+        let rest = within("the end of a response", body.collect()).await.unwrap().to_bytes();
+        assert!(rest.is_empty(), "{rest:?}");
     }
 }
 

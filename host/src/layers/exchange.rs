@@ -7,7 +7,6 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Instant,
 };
 
 use bytes::Bytes;
@@ -27,7 +26,6 @@ pub(super) struct Ended(pub(super) Outcome);
 /// A followed exchange. Tells the plugin its end exactly once: when asked to, or when dropped.
 pub(super) struct Exchange {
     plugin: ExchangeObject,
-    started: Instant,
     is_head: bool,
     is_over: bool,
     /// Counted by the request's body, which may live on while the response is sent.
@@ -39,7 +37,6 @@ impl Exchange {
     pub(super) fn new(plugin: ExchangeObject, method: &Method) -> Self {
         Self {
             plugin,
-            started: Instant::now(),
             is_head: method == Method::HEAD,
             is_over: false,
             request_bytes: None,
@@ -88,10 +85,9 @@ impl Exchange {
         if std::mem::replace(&mut self.is_over, true) {
             return;
         }
-        let elapsed = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let request_bytes =
             self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
-        let end = End::new(outcome, elapsed).with_bytes(request_bytes, self.response_bytes);
+        let end = End::new(outcome, request_bytes, self.response_bytes);
         self.plugin.on_end(&end);
     }
 }
@@ -121,11 +117,19 @@ pin_project! {
 
     impl PinnedDrop for FollowedBody {
         fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
-            let complete = *this.expected == Some(this.exchange.response_bytes);
-            if complete || this.inner.is_end_stream() {
-                this.exchange.end(*this.outcome);
-            }
+            // A body without a byte is dropped without having been asked for one.
+            this.end_if_complete();
+        }
+    }
+}
+
+impl FollowedBody {
+    /// The last byte ends the exchange, so that it ends before whatever it is a part of.
+    fn end_if_complete(self: Pin<&mut Self>) {
+        let this = self.project();
+        let all_bytes = *this.expected == Some(this.exchange.response_bytes);
+        if all_bytes || this.inner.is_end_stream() {
+            this.exchange.end(*this.outcome);
         }
     }
 }
@@ -135,17 +139,20 @@ impl http_body::Body for FollowedBody {
     type Error = BoxError;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.project();
+        let this = self.as_mut().project();
         let inner = Pin::new(this.inner);
         let polled = match this.context {
             slot @ Some(_) => context::enter(slot, || inner.poll_frame(cx)),
             None => inner.poll_frame(cx),
         };
         match &polled {
-            Poll::Ready(Some(Ok(frame))) => this.exchange.response_bytes += length(frame),
+            Poll::Ready(Some(Ok(frame))) => {
+                this.exchange.response_bytes += length(frame);
+                self.end_if_complete();
+            }
             Poll::Ready(Some(Err(_))) => this.exchange.end(Outcome::UPSTREAM_GONE),
             Poll::Ready(None) => this.exchange.end(*this.outcome),
             Poll::Pending => {}

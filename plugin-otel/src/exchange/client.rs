@@ -41,7 +41,7 @@ impl Client {
         let span = self.0.begin(parent_span);
         let context = parent.with_span(span);
         self.0.propagators.inject(&context, parent_span.is_some(), set);
-        span.is_sampled().then(|| ClientExchange::begin(&self.0, head, context, parent_span))
+        self.0.records(&span).then(|| ClientExchange::begin(&self.0, head, context, parent_span))
     }
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct ClientExchange(Recording);
 
 impl ClientExchange {
     fn begin(
-        tracing: &Tracing,
+        tracing: &Arc<Tracing>,
         head: &RequestHead<'_>,
         context: Context,
         parent: Option<&SpanContext>,
@@ -125,7 +125,7 @@ mod tests {
         let mut exchange = exchange.unwrap();
         let peer = Peer::from(SocketAddr::from(([10, 0, 0, 2], 8080)));
         exchange.on_response(&ResponseHead::new(200, &[]).over(Version::HTTP_2, peer));
-        exchange.on_end(&End::new(Outcome::COMPLETE, 5).with_bytes(3, 4));
+        exchange.on_end(&End::new(Outcome::COMPLETE, 3, 4));
         drop(exchange);
         let span = bench.only_span();
         assert_eq!(span.name, "GET");
@@ -187,7 +187,7 @@ mod tests {
             let (exchange, _) = follow(&bench, &head, &Context::default());
             let mut exchange = exchange.unwrap();
             exchange.on_response(&ResponseHead::new(status, &[]));
-            exchange.on_end(&End::new(Outcome::COMPLETE, 1));
+            exchange.on_end(&End::new(Outcome::COMPLETE, 0, 0));
             let span = bench.only_span();
             let wanted = if error_type.is_empty() { Status::Unset } else { Status::error("") };
             assert_eq!(span.status, wanted, "{status}");

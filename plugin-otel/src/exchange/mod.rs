@@ -4,17 +4,15 @@ mod client;
 mod head;
 mod server;
 
-use std::{
-    borrow::Cow,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{borrow::Cow, sync::Arc};
 
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use plugin_api::{Context, End, Outcome, ResponseHead, SpanContext};
 
 pub(crate) use self::{client::Client, server::Server};
 use crate::{
+    clock::Clock,
+    config::{Config, Exporter},
     pipeline::Pipeline,
     propagation::Propagators,
     record::{Kind, Record, Value},
@@ -30,18 +28,24 @@ const MOST_ATTRIBUTES: usize = 20;
 pub(crate) struct Tracing {
     sampler: Sampler,
     propagators: Propagators,
+    /// Whether there is anyone to record spans for.
+    records: bool,
     pipeline: Arc<Pipeline>,
     ids: RandomIdGenerator,
+    clock: Clock,
 }
 
 impl Tracing {
-    /// Spans by this sampler, from and to these headers, into this pipeline.
-    pub(crate) fn new(
-        sampler: Sampler,
-        propagators: Propagators,
-        pipeline: Arc<Pipeline>,
-    ) -> Arc<Self> {
-        Arc::new(Self { sampler, propagators, pipeline, ids: RandomIdGenerator::default() })
+    /// Spans as the settings say, into this pipeline.
+    pub(crate) fn new(config: &Config, pipeline: Arc<Pipeline>) -> Arc<Self> {
+        Arc::new(Self {
+            sampler: config.sampler,
+            propagators: config.propagators,
+            records: config.exporter != Exporter::None,
+            pipeline,
+            ids: RandomIdGenerator::default(),
+            clock: Clock::new(),
+        })
     }
 
     /// A new span below `parent` or at the root of a new trace, with the sampling decision in its
@@ -52,9 +56,14 @@ impl Tracing {
             None => (self.ids.new_trace_id().to_bytes(), SpanContext::RANDOM),
         };
         let is_sampled = self.sampler.samples(parent, &trace_id);
-        self.pipeline.started(is_sampled);
+        self.pipeline.started(is_sampled && self.records);
         let sampled = if is_sampled { SpanContext::SAMPLED } else { 0 };
         SpanContext::new(trace_id, self.ids.new_span_id().to_bytes(), random | sampled)
+    }
+
+    /// Whether the exchange of this span is followed.
+    const fn records(&self, span: &SpanContext) -> bool {
+        self.records && span.is_sampled()
     }
 }
 
@@ -63,21 +72,20 @@ impl Tracing {
 struct Recording {
     /// `None` once it is handed over.
     record: Option<Box<Record>>,
-    pipeline: Arc<Pipeline>,
-    began: Instant,
+    tracing: Arc<Tracing>,
     /// 0 until there is one.
     status: u32,
 }
 
 impl Recording {
     fn begin(
-        tracing: &Tracing,
+        tracing: &Arc<Tracing>,
         kind: Kind,
         context: Context,
         parent: Option<&SpanContext>,
         name: &'static str,
     ) -> Self {
-        let start = now();
+        let start = tracing.clock.now();
         let record = Record {
             context,
             parent_span_id: parent.map_or([0; 8], |parent| parent.span_id),
@@ -89,12 +97,7 @@ impl Recording {
             attributes: Vec::with_capacity(MOST_ATTRIBUTES),
             is_error: false,
         };
-        Self {
-            record: Some(Box::new(record)),
-            pipeline: Arc::clone(&tracing.pipeline),
-            began: Instant::now(),
-            status: 0,
-        }
+        Self { record: Some(Box::new(record)), tracing: Arc::clone(tracing), status: 0 }
     }
 
     fn set(&mut self, key: &'static str, value: impl Into<Value>) {
@@ -127,10 +130,10 @@ impl Recording {
         if end.response_bytes > 0 {
             self.set(semconv::HTTP_RESPONSE_BODY_SIZE, end.response_bytes);
         }
-        self.finish(end.outcome, end.elapsed_nanos);
+        self.finish(end.outcome);
     }
 
-    fn finish(&mut self, outcome: Outcome, elapsed_nanos: u64) {
+    fn finish(&mut self, outcome: Outcome) {
         let Some(mut record) = self.record.take() else { return };
         let (reason, cut) = describe(outcome);
         record.attributes.push((semconv::EXCHANGE_END_REASON, reason.into()));
@@ -147,15 +150,15 @@ impl Recording {
             record.is_error = true;
             record.attributes.push((semconv::ERROR_TYPE, error_type));
         }
-        record.end = record.start.saturating_add(elapsed_nanos);
-        self.pipeline.finish(record);
+        // The wall clock may be set meanwhile, and a span must not end before it starts.
+        record.end = self.tracing.clock.now().max(record.start);
+        self.tracing.pipeline.finish(record);
     }
 }
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        let elapsed = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.finish(Outcome::CLIENT_GONE, elapsed);
+        self.finish(Outcome::CLIENT_GONE);
     }
 }
 
@@ -174,10 +177,4 @@ fn describe(outcome: Outcome) -> (&'static str, Option<&'static str>) {
         // A newer host knows more ends than this plugin.
         _ => ("unknown", None),
     }
-}
-
-/// Nanoseconds since the Unix epoch; 0 for a clock that is set before it.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -22,7 +22,7 @@ impl ServerLayer for Server {
         let span = self.0.begin(parent);
         let context = incoming.context(span);
         let exchange =
-            span.is_sampled().then(|| ServerExchange::begin(&self.0, head, &context, parent));
+            self.0.records(&span).then(|| ServerExchange::begin(&self.0, head, &context, parent));
         Accepted { context, exchange }
     }
 }
@@ -36,7 +36,7 @@ pub(crate) struct ServerExchange {
 
 impl ServerExchange {
     fn begin(
-        tracing: &Tracing,
+        tracing: &Arc<Tracing>,
         head: &RequestHead<'_>,
         context: &Context,
         parent: Option<&SpanContext>,
@@ -96,6 +96,7 @@ mod tests {
     #[test]
     fn a_request_becomes_a_server_span_below_its_caller() {
         let bench = Bench::new("parentbased_always_on");
+        let began = std::time::Instant::now();
         let headers = [TRACEPARENT, Header::new("user-agent", b"curl/8")];
         let head = RequestHead::new("GET", "/hello/you", &headers)
             .to("http", "here:8080")
@@ -105,7 +106,7 @@ mod tests {
         let mut exchange = exchange.unwrap();
         exchange.on_route("/hello/{name}");
         exchange.on_response(&ResponseHead::new(200, &[]));
-        exchange.on_end(&End::new(Outcome::COMPLETE, 1_000_000).with_bytes(0, 12));
+        exchange.on_end(&End::new(Outcome::COMPLETE, 0, 12));
         drop(exchange);
         let span = bench.only_span();
         assert_eq!(span.name, "GET /hello/{name}");
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!(span.span_context.span_id().to_bytes(), context.span().span_id);
         assert_eq!(span.span_context.trace_flags().to_u8(), 3);
         let lasted = span.end_time.duration_since(span.start_time).unwrap();
-        assert_eq!(lasted, std::time::Duration::from_millis(1));
+        assert!(!lasted.is_zero() && lasted <= began.elapsed(), "{lasted:?}");
         assert_eq!(
             attributes(&span),
             [
@@ -201,7 +202,7 @@ mod tests {
             let accepted = bench.server().on_request(&RequestHead::new("GET", "/", &[]));
             let mut exchange = accepted.exchange.unwrap();
             exchange.on_response(&ResponseHead::new(status, &[]));
-            exchange.on_end(&End::new(outcome, 1));
+            exchange.on_end(&End::new(outcome, 0, 0));
             let span = bench.only_span();
             let wanted = if error_type.is_empty() { Status::Unset } else { Status::error("") };
             assert_eq!(span.status, wanted, "{reason} {status}");

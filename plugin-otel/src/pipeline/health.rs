@@ -23,7 +23,6 @@ pub(crate) struct Health {
     sampled: AtomicU64,
     exported: AtomicU64,
     dropped: AtomicU64,
-    panics: AtomicU64,
     export: Mutex<Export>,
     drops_told: Mutex<Option<Instant>>,
 }
@@ -59,8 +58,6 @@ pub(crate) struct Counts {
     pub(crate) exported: u64,
     /// Spans that were recorded and lost.
     pub(crate) dropped: u64,
-    /// Panics on the export thread.
-    pub(crate) panics: u64,
 }
 
 impl Health {
@@ -72,7 +69,6 @@ impl Health {
             sampled: AtomicU64::new(0),
             exported: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            panics: AtomicU64::new(0),
             export: Mutex::default(),
             drops_told: Mutex::new(None),
         }
@@ -84,11 +80,6 @@ impl Health {
         if is_sampled {
             self.sampled.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// An export panicked; [`Health::export_failed`] is called as well.
-    pub(crate) fn panicked(&self) {
-        self.panics.fetch_add(1, Ordering::Relaxed);
     }
 
     /// This many spans are gone for a reason that needs no telling.
@@ -123,7 +114,7 @@ impl Health {
         export.is_failing = false;
         export.since = SystemTime::now();
         drop(export);
-        let message = format!("export works again after {seconds} s; {lost} spans were lost");
+        let message = format!("export works again after {seconds} s, spans lost: {lost}");
         self.host.log(Level::INFO, TARGET, &message);
     }
 
@@ -150,7 +141,6 @@ impl Health {
             sampled: self.sampled.load(Ordering::Relaxed),
             exported: self.exported.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
-            panics: self.panics.load(Ordering::Relaxed),
         }
     }
 

@@ -144,13 +144,14 @@ impl Pipeline {
         let missing = self.shared.queue.wait_for(mark, deadline_after(timeout));
         if missing > 0 {
             let shown = humantime::format_duration(timeout);
-            let message = format_args!("{missing} spans still wait after {shown}{}", self.why());
+            let message =
+                format_args!("spans still waiting after {shown}: {missing}{}", self.why());
             return Err(PluginError::new(ErrorKind::TIMEOUT, message));
         }
         match self.counts().dropped - dropped {
             0 => Ok(()),
             lost => {
-                let message = format!("{lost} spans were lost{}", self.why());
+                let message = format!("spans lost: {lost}{}", self.why());
                 Err(PluginError::new(ErrorKind::OTHER, message))
             }
         }
@@ -175,11 +176,10 @@ impl Pipeline {
         }
         let shown = humantime::format_duration(timeout);
         if Instant::now() < gives_up {
-            let message = format!("{lost} spans were lost{}", self.why());
+            let message = format!("spans lost: {lost}{}", self.why());
             return Err(PluginError::new(ErrorKind::OTHER, message));
         }
-        let message =
-            format!("{lost} spans were lost: export was not done in {shown}{}", self.why());
+        let message = format!("spans lost: {lost}, export was not done in {shown}{}", self.why());
         Err(PluginError::new(ErrorKind::TIMEOUT, message))
     }
 

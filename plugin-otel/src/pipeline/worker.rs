@@ -2,7 +2,6 @@
 
 use std::{
     future::poll_fn,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::Arc,
     task::Poll,
@@ -13,6 +12,7 @@ use opentelemetry_sdk::{
     error::{OTelSdkError, OTelSdkResult},
     trace::SpanExporter,
 };
+use plugin_api::guard;
 use tokio::{select, sync::watch, time};
 
 use super::{
@@ -96,21 +96,16 @@ impl<E: SpanExporter> Worker<E> {
             };
             select! {
                 result = caught(spans) => result,
-                () = time::sleep(timeout) => Failure::of(format!(
+                () = time::sleep(timeout) => Err(format!(
                     "no answer within {}", humantime::format_duration(timeout)
                 )),
-                () = deadline(&mut stop) => Failure::of("the host stopped before it was done"),
+                () = deadline(&mut stop) => Err("the host stopped before it was done".to_owned()),
             }
         };
         let health = &self.shared.health;
         match result {
             Ok(()) => health.export_done(count as u64),
-            Err(failure) => {
-                if failure.is_panic {
-                    health.panicked();
-                }
-                health.export_failed(count as u64, &failure.reason);
-            }
+            Err(reason) => health.export_failed(count as u64, &reason),
         }
         self.shared.queue.settle(count);
     }
@@ -125,35 +120,12 @@ async fn deadline(stop: &mut watch::Receiver<Option<Instant>>) {
     }
 }
 
-/// Why an export failed.
-#[derive(Debug)]
-struct Failure {
-    reason: String,
-    is_panic: bool,
-}
-
-impl Failure {
-    fn of(reason: impl Into<String>) -> Result<(), Self> {
-        Err(Self { reason: reason.into(), is_panic: false })
-    }
-}
-
-/// The outcome of an export; a panic in it is one, too.
-async fn caught(export: impl Future<Output = OTelSdkResult>) -> Result<(), Failure> {
+/// The outcome of an export, or why it failed; a panic in it is a failure, too.
+async fn caught(export: impl Future<Output = OTelSdkResult>) -> Result<(), String> {
     let mut export = pin!(export);
-    poll_fn(|context| {
-        // A future that has panicked is not polled again, whatever it left half-done.
-        match catch_unwind(AssertUnwindSafe(|| export.as_mut().poll(context))) {
-            Ok(poll) => poll.map(|result| result.or_else(|error| Failure::of(reason(error)))),
-            Err(payload) => {
-                // A payload may panic when it is dropped; a few leaked bytes cannot.
-                std::mem::forget(payload);
-                let reason = "the exporter panicked".to_owned();
-                Poll::Ready(Err(Failure { reason, is_panic: true }))
-            }
-        }
-    })
-    .await
+    // A future that has panicked is not polled again, whatever it left half-done.
+    let panicked = || Poll::Ready(Err("the exporter panicked".to_owned()));
+    poll_fn(|context| guard::call(panicked, || export.as_mut().poll(context).map_err(reason))).await
 }
 
 fn reason(error: OTelSdkError) -> String {
