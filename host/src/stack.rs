@@ -46,7 +46,6 @@ use plugin_api::abi::{ClientLayerObject, ServerLayerObject};
 use tower::{
     BoxError, Service, ServiceBuilder, ServiceExt, limit::GlobalConcurrencyLimitLayer, util::Either,
 };
-use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
 use crate::{
     Body, CallError,
@@ -54,8 +53,8 @@ use crate::{
     config,
     discovery::Nobody,
     layers::{
-        CatchPanicLayer, ClientExchange, ClientFuture, CountingIds, ErrorStatusLayer,
-        ServerExchange, X_REQUEST_ID,
+        CatchPanicLayer, ClientExchange, ClientFuture, ErrorStatusLayer, RequestIdLayer,
+        ServerExchange,
     },
 };
 
@@ -124,8 +123,7 @@ impl<H> ServerStack<H> {
             .map_response(|response: Response<B>| response.map(Body::new))
             .map_err(Into::<BoxError>::into);
         let service = ServiceBuilder::new()
-            .layer(SetRequestIdLayer::new(X_REQUEST_ID, CountingIds::new()))
-            .layer(PropagateRequestIdLayer::new(X_REQUEST_ID))
+            .layer(RequestIdLayer::new())
             .layer(CatchPanicLayer)
             .layer(ErrorStatusLayer)
             .load_shed()

@@ -13,5 +13,5 @@ mod server_exchange;
 pub(crate) use catch_panic::CatchPanicLayer;
 pub(crate) use client_exchange::{ClientExchange, ClientFuture, HttpClient};
 pub(crate) use error_status::ErrorStatusLayer;
-pub(crate) use request_id::{CountingIds, X_REQUEST_ID};
+pub(crate) use request_id::RequestIdLayer;
 pub(crate) use server_exchange::ServerExchange;
