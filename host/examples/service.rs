@@ -56,11 +56,11 @@ async fn fan(State(client): State<Client>, Path(n): Path<u32>) -> Result<String,
 async fn leaf(client: &Client, n: u32, from: &str) -> Result<(), StatusCode> {
     let request = http::Request::get(format!("/leaf/{n}/{from}")).body(Body::empty());
     let request = request.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    let answer = client.call("upstream", request).await.map_err(status)?;
+    let answer = client.call("upstream", request).await.map_err(|error| status(&error))?;
     if answer.status().is_success() { Ok(()) } else { Err(StatusCode::BAD_GATEWAY) }
 }
 
-fn status(error: CallError) -> StatusCode {
+fn status(error: &CallError) -> StatusCode {
     tracing::warn!("{error}");
     StatusCode::BAD_GATEWAY
 }

@@ -1,7 +1,6 @@
 //! Service discovery: which instances each service group has.
 //!
-//! A backend is one file here, one variant of [`Backend`](crate::config::Backend) and one arm of
-//! [`connect`].
+//! A backend is one file here, one variant of [`Backend`] and one arm of `connect`.
 
 mod directory;
 mod r#static;

@@ -63,3 +63,25 @@ fn answer(caught: Caught) -> Answer {
         Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR, Outcome::PANIC, "internal error\n"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_becomes_a_500() {
+        let handler = service_fn(|request: Request<Body>| async move {
+            tokio::task::yield_now().await;
+            assert_eq!(request.uri().path(), "/fine");
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        });
+        let service = CatchPanicLayer.layer(handler);
+        for (path, status) in [("/fine", 200), ("/panics", 500)] {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let answer = service.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), status, "{path}");
+        }
+    }
+}

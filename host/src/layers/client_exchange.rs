@@ -108,3 +108,91 @@ fn follow(exchange: Option<Exchange>, response: Response<Body>) -> Response<Body
 fn outcome(error: &ClientError) -> Outcome {
     if error.is_connect() { Outcome::CONNECT_FAILED } else { Outcome::UPSTREAM_GONE }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        task::JoinHandle,
+    };
+
+    use super::*;
+    use crate::{client, config, layers::testing::Journal};
+
+    fn exchange(journal: &Journal) -> ClientExchange {
+        let http = client::http(&config::Client::default());
+        ClientExchange::new(http, Some(journal.client_layer()))
+    }
+
+    fn get(place: &str) -> Request<Body> {
+        let request = Request::get(format!("http://{place}/x")).header("traceparent", "there");
+        request.header("tracestate", "a=1").body(Body::empty()).unwrap()
+    }
+
+    /// Answers one request with these bytes, and tells the bytes of the request.
+    async fn answer_once(bytes: &'static str) -> (String, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = listener.local_addr().unwrap().to_string();
+        let served = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.unwrap();
+            stream.write_all(bytes.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        (place, served)
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_told_and_carries_the_headers_of_its_context() {
+        let journal = Journal::default();
+        let (place, served) = answer_once("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+        let response = exchange(&journal).send("greeter", get(&place)).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        let told = ["call greeter /x below 0", "response 200", "end complete 0 2"];
+        assert_eq!(journal.take(), told);
+        let request = served.await.unwrap();
+        assert!(request.contains("traceparent: here\r\n"), "{request}");
+        assert!(!request.contains("tracestate") && !request.contains("there"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn a_failed_attempt_says_where_it_failed() {
+        for (answer, end) in [
+            (None, "end connect failed 0 0"),
+            (Some(""), "end upstream gone 0 0"),
+            (Some("nonsense\r\n\r\n"), "end upstream gone 0 0"),
+        ] {
+            let journal = Journal::default();
+            let place = match answer {
+                Some(bytes) => answer_once(bytes).await.0,
+                None => "127.0.0.1:1".to_owned(),
+            };
+            assert!(exchange(&journal).send("greeter", get(&place)).await.is_err());
+            assert_eq!(journal.take()[1..], [end], "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_the_upstream_cuts_is_told() {
+        let journal = Journal::default();
+        let (place, _) = answer_once("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi").await;
+        let response = exchange(&journal).send("greeter", get(&place)).await.unwrap();
+        assert!(response.into_body().collect().await.is_err());
+        assert_eq!(journal.take().last().unwrap(), "end upstream gone 0 2");
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_is_given_up_says_why() {
+        let journal = Journal::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = listener.local_addr().unwrap().to_string();
+        let mut sent = Box::pin(exchange(&journal).send("greeter", get(&place)));
+        assert!(futures_util::poll!(&mut sent).is_pending());
+        sent.as_mut().give_up(Outcome::TIMEOUT);
+        drop(sent);
+        assert_eq!(journal.take()[1..], ["end timeout 0 0"]);
+    }
+}

@@ -9,6 +9,8 @@ mod exchange;
 mod head;
 mod request_id;
 mod server_exchange;
+#[cfg(test)]
+mod testing;
 
 pub(crate) use catch_panic::CatchPanicLayer;
 pub(crate) use client_exchange::{ClientExchange, ClientFuture, HttpClient};

@@ -90,3 +90,187 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFu
         Poll::Ready(Ok(exchange.respond(response, Peer::NONE, current)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::StatusCode;
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+    use tower::{BoxError, Layer, ServiceExt};
+    use tower_test::mock::{self, Handle, Mock, SendResponse};
+
+    use super::*;
+    use crate::layers::{ErrorStatusLayer, error_status::ErrorStatus, testing::Journal};
+
+    type Handler = Mock<Request<Body>, Response<Body>>;
+
+    /// The layer around a handler whose answers are the test's.
+    struct Bench {
+        journal: Journal,
+        service: ServerExchange<ErrorStatus<Handler>>,
+        handle: Handle<Request<Body>, Response<Body>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let journal = Journal::default();
+            let (handler, handle) = mock::pair();
+            let inner = ErrorStatusLayer.layer(handler);
+            let service = ServerExchange::new(inner, journal.server_layer());
+            Self { journal, service, handle }
+        }
+
+        /// Sends a request as far as the handler.
+        async fn accepted(&mut self, request: Request<Body>) -> Accepted {
+            let mut future = Box::pin(self.service.clone().oneshot(request));
+            assert!(futures_util::poll!(&mut future).is_pending());
+            let (request, send) = self.handle.next_request().await.unwrap();
+            Accepted { request, send, future }
+        }
+
+        /// The response to a GET that the handler answers with this.
+        async fn answered(&mut self, answer: Response<Body>) -> Response<Body> {
+            let Accepted { send, future, .. } = self.accepted(Request::default()).await;
+            send.send_response(answer);
+            let response = future.await.unwrap();
+            let [serve, head] = &self.journal.take()[..] else { panic!("two hooks") };
+            assert!(serve.starts_with("serve GET ") && head.starts_with("response "));
+            response
+        }
+    }
+
+    struct Accepted {
+        request: Request<Body>,
+        send: SendResponse<Response<Body>>,
+        future: Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>,
+    }
+
+    /// A body of these chunks, the last of them followed by `end`.
+    fn chunks(chunks: &[&'static str], end: Option<BoxError>) -> Body {
+        let chunks =
+            chunks.iter().map(|chunk| Ok(Frame::data(Bytes::from_static(chunk.as_bytes()))));
+        let all: Vec<_> = chunks.chain(end.map(Err)).collect();
+        Body::new(StreamBody::new(futures_util::stream::iter(all)))
+    }
+
+    #[tokio::test]
+    async fn an_exchange_is_told_from_its_head_to_its_last_byte() {
+        let mut bench = Bench::new();
+        let request = Request::post("/x?y=z").header("host", "there:80");
+        let request = request.body(Body::from("four")).unwrap();
+        let Accepted { request, send, future } = bench.accepted(request).await;
+        assert_eq!(bench.journal.take(), ["serve POST http://there:80/x ? y=z"]);
+        assert!(request.extensions().get::<plugin_api::Context>().is_some());
+        request.into_body().collect().await.unwrap();
+        send.send_response(Response::new(Body::from("hello")));
+        let response = future.await.unwrap();
+        assert_eq!(bench.journal.take(), ["response 200"]);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+        assert_eq!(bench.journal.take(), ["end complete 4 5"]);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_nobody_waits_for_any_more_ends_at_once() {
+        let mut bench = Bench::new();
+        let accepted = bench.accepted(Request::default()).await;
+        bench.journal.take();
+        drop(accepted);
+        assert_eq!(bench.journal.take(), ["end client gone 0 0"]);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_dropped_halfway_ends_as_cut() {
+        let mut bench = Bench::new();
+        let response = bench.answered(Response::new(chunks(&["one", "two"], None))).await;
+        let mut body = response.into_body();
+        body.frame().await.unwrap().unwrap();
+        assert!(bench.journal.take().is_empty());
+        drop(body);
+        assert_eq!(bench.journal.take(), ["end client gone 0 3"]);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_says_so() {
+        let mut bench = Bench::new();
+        let broken = chunks(&["one"], Some("reset".into()));
+        let response = bench.answered(Response::new(broken)).await;
+        assert!(response.into_body().collect().await.is_err());
+        assert_eq!(bench.journal.take(), ["end upstream gone 0 3"]);
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_its_last_frame() {
+        let mut bench = Bench::new();
+        let response = bench.answered(Response::new(chunks(&["one", "two"], None))).await;
+        response.into_body().collect().await.unwrap();
+        assert_eq!(bench.journal.take(), ["end complete 0 6"]);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_nobody_reads_is_complete_where_there_is_nothing_to_read() {
+        for (method, status, body, end) in [
+            ("HEAD", 200, "five!", "end complete 0 0"),
+            ("GET", 304, "", "end complete 0 0"),
+            ("GET", 200, "", "end complete 0 0"),
+            ("GET", 200, "five!", "end client gone 0 0"),
+        ] {
+            let mut bench = Bench::new();
+            let request = Request::builder().method(method).body(Body::empty()).unwrap();
+            let Accepted { send, future, .. } = bench.accepted(request).await;
+            let mut answer = Response::new(Body::from(body));
+            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+            send.send_response(answer);
+            drop(future.await.unwrap());
+            assert_eq!(bench.journal.take().last().unwrap(), end, "{method} {status} {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_ends_with_its_reason() {
+        let mut bench = Bench::new();
+        let Accepted { send, future, .. } = bench.accepted(Request::default()).await;
+        send.send_error(tower::load_shed::error::Overloaded::new());
+        let response = future.await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        response.into_body().collect().await.unwrap();
+        assert_eq!(bench.journal.take()[1..], ["response 503", "end shed 0 11"]);
+    }
+
+    #[tokio::test]
+    async fn a_route_is_told_before_the_response() {
+        let journal = Journal::default();
+        let handler = tower::service_fn(|_: Request<Body>| async {
+            context::set_route(&Arc::from("/a/{b}"));
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        });
+        let service = ServerExchange::new(handler, journal.server_layer());
+        drop(service.oneshot(Request::default()).await);
+        let told = journal.take();
+        assert_eq!(told[1..], ["route /a/{b}", "response 200", "end complete 0 0"]);
+    }
+
+    #[tokio::test]
+    async fn two_requests_on_one_thread_never_mix() {
+        let journal = Journal::default();
+        let handler = tower::service_fn(|request: Request<Body>| async move {
+            let route: Arc<str> = request.uri().path().into();
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+                assert!(context::current().is_some());
+            }
+            context::set_route(&route);
+            tokio::task::yield_now().await;
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        });
+        let service = ServerExchange::new(handler, journal.server_layer());
+        let get = |path| service.clone().oneshot(Request::get(path).body(Body::empty()).unwrap());
+        let (one, two) = tokio::join!(get("/one"), get("/two"));
+        drop((one, two));
+        let told = journal.take();
+        for route in ["route /one", "route /two"] {
+            assert_eq!(told.iter().filter(|line| *line == route).count(), 1, "{told:?}");
+        }
+        assert!(context::current().is_none());
+    }
+}

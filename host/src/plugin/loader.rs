@@ -17,7 +17,7 @@ use plugin_api::{
     entry::{self, Entry, EntryError},
 };
 
-use super::{LoadError, Plugin, PluginFacts, services::Services, verify};
+use super::{LoadError, Plugin, PluginFacts, elf, services::Services, verify};
 use crate::{Identity, config::Settings};
 
 /// Never unloaded: abi_stable keeps pointers into a library, and so may a thread's destructors.
@@ -95,7 +95,7 @@ fn verified(path: &Path, sha256: Option<&str>) -> Result<(File, String), String>
     let mut file = verify::open(path)?;
     let bytes = verify::read(&mut file)?;
     let sha256 = verify::checksum(&bytes, sha256)?;
-    verify::elf(&bytes)?;
+    elf::check(&bytes)?;
     Ok((file, sha256))
 }
 
@@ -114,7 +114,8 @@ fn symbol(file: &File) -> Result<Entry, String> {
     let flags = RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE;
     // SAFETY: the library's constructors run here. The operator named the file, nobody but root
     // and the service itself can have written it, and all of its segments are inside the file.
-    let library = unsafe { unix::Library::open(Some(&path), flags) }.map_err(reason)?;
+    let library =
+        unsafe { unix::Library::open(Some(&path), flags) }.map_err(|error| reason(&error))?;
     // SAFETY: `Entry` is a pointer to the symbol, which `plugin_api::entry::open` reads no further
     // than its magic before it trusts it. The library is never unloaded, so it stays valid.
     let entry = unsafe { library.get::<Entry>(entry::SYMBOL.as_bytes()) };
@@ -125,8 +126,8 @@ fn symbol(file: &File) -> Result<Entry, String> {
 }
 
 /// libloading keeps the loader's own words in the error's source.
-fn reason(error: libloading::Error) -> String {
-    let source = std::error::Error::source(&error).map(ToString::to_string);
+fn reason(error: &libloading::Error) -> String {
+    let source = std::error::Error::source(error).map(ToString::to_string);
     let text = source.unwrap_or_else(|| error.to_string());
     // The descriptor's path would mislead whoever reads it.
     let text = text.split_once(": ").filter(|(path, _)| path.starts_with("/proc/self/fd/"));

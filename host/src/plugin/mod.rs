@@ -1,5 +1,6 @@
 //! The tracing plugin: from a name in the configuration to a running library, and to its end.
 
+mod elf;
 mod error;
 mod loader;
 mod services;

@@ -1,0 +1,129 @@
+//! A plugin for the tests of the layers: it writes down every hook that is called.
+
+use std::sync::{Arc, Mutex};
+
+use plugin_api::{
+    Accepted, ClientLayer, Context, End, Exchange, Headers, Host, Level, Outcome, Plugin,
+    PluginError, RequestHead, ResponseHead, ServerLayer, Service, SpanContext,
+    abi::{ClientLayerObject, PluginObject, ServerLayerObject},
+    adapter::{self, HostServices},
+};
+
+/// What the plugin was told, a line a hook.
+#[derive(Clone, Default)]
+pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
+
+impl Journal {
+    /// A plugin that writes here; with "unrecorded" it follows no exchange.
+    pub(crate) fn plugin(&self, settings: &str) -> PluginObject {
+        let host = adapter::host_object(self.clone());
+        adapter::create::<Scribe>(settings.into(), host).into_result().unwrap()
+    }
+
+    pub(crate) fn server_layer(&self) -> Arc<ServerLayerObject> {
+        Arc::new(self.plugin("").server_layer().unwrap())
+    }
+
+    pub(crate) fn client_layer(&self) -> Arc<ClientLayerObject> {
+        Arc::new(self.plugin("").client_layer().unwrap())
+    }
+
+    /// The lines up to now.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl HostServices for Journal {
+    fn log(&self, _: Level, _: &str, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+
+    fn service(&self) -> Service {
+        Service::default()
+    }
+}
+
+#[derive(Clone)]
+struct Scribe {
+    host: Host,
+    records: bool,
+}
+
+impl Scribe {
+    fn write(&self, line: String) {
+        self.host.log(Level::INFO, "test", &line);
+    }
+}
+
+impl Plugin for Scribe {
+    const NAME: &'static str = "scribe";
+    const VERSION: &'static str = "0";
+    type ServerLayer = Self;
+    type ClientLayer = Self;
+
+    fn create(settings: &str, host: Host) -> Result<Self, PluginError> {
+        Ok(Self { host, records: settings != "unrecorded" })
+    }
+
+    fn server_layer(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+
+    fn client_layer(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+impl ServerLayer for Scribe {
+    type Exchange = Self;
+
+    fn on_request(&self, head: &RequestHead<'_>) -> Accepted<Self> {
+        let place = format!("{}://{}{}", head.scheme(), head.authority(), head.path());
+        self.write(format!("serve {} {place} ? {}", head.method(), head.query()));
+        let context = Context::new(SpanContext::new([1; 16], [2; 8], SpanContext::SAMPLED));
+        Accepted { context, exchange: self.records.then(|| self.clone()) }
+    }
+}
+
+impl ClientLayer for Scribe {
+    type Exchange = Self;
+
+    fn on_request(
+        &self,
+        head: &RequestHead<'_>,
+        parent: &Context,
+        headers: &mut Headers<'_>,
+    ) -> Option<Self> {
+        let parent = parent.span().span_id[0];
+        self.write(format!("call {} {} below {parent}", head.service(), head.path()));
+        headers.set("traceparent", "here");
+        headers.remove("tracestate");
+        headers.set("not a name", "dropped");
+        self.records.then(|| self.clone())
+    }
+}
+
+impl Exchange for Scribe {
+    fn on_route(&mut self, route: &str) {
+        self.write(format!("route {route}"));
+    }
+
+    fn on_response(&mut self, head: &ResponseHead<'_>) {
+        self.write(format!("response {}", head.status()));
+    }
+
+    fn on_end(&mut self, end: &End) {
+        let name = match end.outcome {
+            Outcome::COMPLETE => "complete",
+            Outcome::CLIENT_GONE => "client gone",
+            Outcome::UPSTREAM_GONE => "upstream gone",
+            Outcome::TIMEOUT => "timeout",
+            Outcome::SHED => "shed",
+            Outcome::PANIC => "panic",
+            Outcome::CONNECT_FAILED => "connect failed",
+            _ => "unknown",
+        };
+        self.write(format!("end {name} {} {}", end.request_bytes, end.response_bytes));
+    }
+}
