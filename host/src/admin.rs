@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 
-use crate::{Body, Identity, Plugin, stack::Directory};
+use crate::{Body, Identity, Plugin, layers::SlowHooks, stack::Directory};
 
 /// Where the host is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,13 @@ pub(crate) enum Phase {
     Draining,
 }
 
+/// How often the plugin's hooks took long, in each stack that has its layer.
+#[derive(Clone)]
+pub(crate) struct SlowHookCounts {
+    pub(crate) server: Option<Arc<SlowHooks>>,
+    pub(crate) client: Option<Arc<SlowHooks>>,
+}
+
 /// Everything that the endpoints tell.
 pub(crate) struct Admin {
     pub(crate) identity: Identity,
@@ -27,6 +34,7 @@ pub(crate) struct Admin {
     pub(crate) client_layers: Vec<String>,
     pub(crate) directory: Directory,
     pub(crate) plugin: Option<Arc<Plugin>>,
+    pub(crate) slow_hooks: SlowHookCounts,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
@@ -82,7 +90,16 @@ impl Admin {
     }
 
     fn plugins(&self) -> Json {
-        self.plugin.iter().map(|plugin| plugin.report()).collect()
+        let report = |hooks: &Option<Arc<SlowHooks>>| hooks.as_ref().map(|hooks| hooks.report());
+        let slow_hooks = json!({
+            "server": report(&self.slow_hooks.server),
+            "client": report(&self.slow_hooks.client),
+        });
+        let mut plugins: Vec<Json> = self.plugin.iter().map(|plugin| plugin.report()).collect();
+        for plugin in &mut plugins {
+            plugin["slow-hooks"] = slow_hooks.clone();
+        }
+        plugins.into()
     }
 }
 

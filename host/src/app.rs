@@ -15,7 +15,7 @@ use tower::{BoxError, service_fn};
 
 use crate::{
     Body, Client, Error, Identity, Plugin,
-    admin::{Admin, Phase},
+    admin::{Admin, Phase, SlowHookCounts},
     config::{Config, Effective, Settings},
     discovery::{self, Discovery},
     plugin::{self, LoadError},
@@ -42,6 +42,7 @@ struct Ready<S> {
     plugin: Option<Arc<Plugin>>,
     server: SealedServerStack<S>,
     client_layers: Vec<String>,
+    slow_hooks: SlowHookCounts,
 }
 
 /// What `host check` has found.
@@ -176,8 +177,10 @@ impl App {
         let server = server.seal();
         let client = client.seal(directory.clone());
         let client_layers = client.layers().to_vec();
+        let slow_hooks =
+            SlowHookCounts { server: server.slow_hooks(), client: client.slow_hooks() };
         self.client.seal(client);
-        Ok(Ready { discovery, directory, plugin, server, client_layers })
+        Ok(Ready { discovery, directory, plugin, server, client_layers, slow_hooks })
     }
 
     /// The plugin where one is wanted and can be had.
@@ -217,6 +220,7 @@ fn serve_admin<S: Sealed>(
         client_layers: ready.client_layers.clone(),
         directory: ready.directory.clone(),
         plugin: ready.plugin.clone(),
+        slow_hooks: ready.slow_hooks.clone(),
         phase,
     });
     let service = service_fn(move |request: Request<Body>| {

@@ -54,7 +54,7 @@ use crate::{
     discovery::Nobody,
     layers::{
         CatchPanicLayer, ClientExchange, ClientFuture, ErrorStatusLayer, RequestIdLayer,
-        ServerExchange,
+        ServerExchange, SlowHooks,
     },
 };
 
@@ -188,6 +188,13 @@ impl<S: Sealed> SealedServerStack<S> {
         &self.layers
     }
 
+    pub(crate) fn slow_hooks(&self) -> Option<Arc<SlowHooks>> {
+        match &self.service {
+            Either::Left(spliced) => Some(Arc::clone(spliced.slow_hooks())),
+            Either::Right(_) => None,
+        }
+    }
+
     /// The service itself.
     pub fn into_service(self) -> impl Sealed {
         self.service
@@ -251,6 +258,10 @@ impl SealedClientStack {
     #[must_use]
     pub fn layers(&self) -> &[String] {
         &self.layers
+    }
+
+    pub(crate) fn slow_hooks(&self) -> Option<Arc<SlowHooks>> {
+        self.exchange.slow_hooks().cloned()
     }
 
     pub(crate) fn balance(&self, service: &str) -> Result<Target, CallError> {

@@ -29,6 +29,8 @@ struct Running {
     pipeline: Arc<Pipeline>,
     provider: SdkTracerProvider,
     tracing: Arc<Tracing>,
+    /// Whether spans go over the network.
+    has_collector: bool,
 }
 
 impl Plugin for Otel {
@@ -76,6 +78,16 @@ impl Plugin for Otel {
         }
     }
 
+    fn check(&self, timeout: Duration) -> Result<(), PluginError> {
+        match &self.0 {
+            Some(running) if running.has_collector => running
+                .pipeline
+                .check(timeout)
+                .map_err(|error| failed(format_args!("the collector cannot be reached: {error}"))),
+            _ => Ok(()),
+        }
+    }
+
     fn flush(&self, timeout: Duration) -> Result<(), PluginError> {
         match &self.0 {
             Some(running) => running.pipeline.flush(timeout),
@@ -107,7 +119,8 @@ impl Running {
         let pipeline = Arc::new(pipeline);
         let provider = provider::register(config.sampler, resource, Arc::clone(&pipeline));
         let tracing = Tracing::new(config, Arc::clone(&pipeline));
-        Ok(Self { pipeline, provider, tracing })
+        let has_collector = config.exporter == config::Exporter::Otlp;
+        Ok(Self { pipeline, provider, tracing, has_collector })
     }
 }
 

@@ -19,7 +19,7 @@ use plugin_api::{
     adapter::{Lent, lend_headers},
 };
 
-use super::{exchange::Exchange, head};
+use super::{SlowHooks, exchange::Exchange, head};
 use crate::{Body, telemetry::context};
 
 /// hyper's pooling client.
@@ -30,11 +30,17 @@ pub(crate) type HttpClient = LegacyClient<HttpConnector, Body>;
 pub(crate) struct ClientExchange {
     http: HttpClient,
     plugin: Option<Arc<ClientLayerObject>>,
+    slow_hooks: Arc<SlowHooks>,
 }
 
 impl ClientExchange {
     pub(crate) fn new(http: HttpClient, plugin: Option<Arc<ClientLayerObject>>) -> Self {
-        Self { http, plugin }
+        Self { http, plugin, slow_hooks: Arc::default() }
+    }
+
+    /// How often a hook of outgoing requests took long; `None` without a plugin.
+    pub(crate) fn slow_hooks(&self) -> Option<&Arc<SlowHooks>> {
+        self.plugin.is_some().then_some(&self.slow_hooks)
     }
 
     /// Sends `request`, whose target is absolute, to an instance of the group `service`.
@@ -49,11 +55,13 @@ impl ClientExchange {
             let head = head::request(&parts, &headers).with_service(service);
             let parent = context::current().unwrap_or_default();
             let mut lent = Lent(&mut changes);
-            plugin.on_request(&head, &parent, lend_headers(&mut lent))
+            let lent = lend_headers(&mut lent);
+            self.slow_hooks.time(|| plugin.on_request(&head, &parent, lent))
         };
         changes.apply(&mut parts.headers);
-        let mut exchange =
-            followed.into_option().map(|plugin| Exchange::new(plugin, &parts.method));
+        let mut exchange = followed
+            .into_option()
+            .map(|plugin| Exchange::new(plugin, &self.slow_hooks, &parts.method));
         if let Some(exchange) = &mut exchange {
             body = exchange.count_request(body);
         }

@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 use plugin_api::{End, Outcome, Peer, ResponseHead, abi::ExchangeObject};
 use tower::BoxError;
 
-use super::head;
+use super::{SlowHooks, head};
 use crate::{Body, telemetry::context, telemetry::context::Current};
 
 /// Why a response of the host's own was given; an extension of that response.
@@ -26,6 +26,7 @@ pub(super) struct Ended(pub(super) Outcome);
 /// A followed exchange. Tells the plugin its end exactly once: when asked to, or when dropped.
 pub(super) struct Exchange {
     plugin: ExchangeObject,
+    slow_hooks: Arc<SlowHooks>,
     is_head: bool,
     is_over: bool,
     /// Counted by the request's body, which may live on while the response is sent.
@@ -34,9 +35,14 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(plugin: ExchangeObject, method: &Method) -> Self {
+    pub(super) fn new(
+        plugin: ExchangeObject,
+        slow_hooks: &Arc<SlowHooks>,
+        method: &Method,
+    ) -> Self {
         Self {
             plugin,
+            slow_hooks: Arc::clone(slow_hooks),
             is_head: method == Method::HEAD,
             is_over: false,
             request_bytes: None,
@@ -55,7 +61,7 @@ impl Exchange {
     }
 
     pub(super) fn route(&mut self, route: &str) {
-        self.plugin.on_route(route.into());
+        self.slow_hooks.time(|| self.plugin.on_route(route.into()));
     }
 
     /// Tells the response head and follows the body to its end, in `context` where there is one.
@@ -77,7 +83,8 @@ impl Exchange {
     fn tell_head(&mut self, parts: &response::Parts, peer: Peer) {
         let headers = head::headers(&parts.headers);
         let head = ResponseHead::new(parts.status.as_u16(), &headers);
-        self.plugin.on_response(&head.over(head::version(parts.version), peer));
+        let head = head.over(head::version(parts.version), peer);
+        self.slow_hooks.time(|| self.plugin.on_response(&head));
     }
 
     /// Tells the end; only the first one counts.
@@ -88,7 +95,7 @@ impl Exchange {
         let request_bytes =
             self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         let end = End::new(outcome, request_bytes, self.response_bytes);
-        self.plugin.on_end(&end);
+        self.slow_hooks.time(|| self.plugin.on_end(&end));
     }
 }
 

@@ -9,6 +9,7 @@ mod exchange;
 mod head;
 mod request_id;
 mod server_exchange;
+mod slow_hooks;
 #[cfg(test)]
 mod testing;
 
@@ -17,3 +18,4 @@ pub(crate) use client_exchange::{ClientExchange, ClientFuture, HttpClient};
 pub(crate) use error_status::ErrorStatusLayer;
 pub(crate) use request_id::RequestIdLayer;
 pub(crate) use server_exchange::ServerExchange;
+pub(crate) use slow_hooks::SlowHooks;

@@ -16,7 +16,7 @@ use plugin_api::{
 };
 use tower::Service;
 
-use super::{exchange::Exchange, head};
+use super::{SlowHooks, exchange::Exchange, head};
 use crate::{
     Body,
     telemetry::context::{self, Current},
@@ -27,11 +27,17 @@ use crate::{
 pub(crate) struct ServerExchange<S> {
     inner: S,
     plugin: Arc<ServerLayerObject>,
+    slow_hooks: Arc<SlowHooks>,
 }
 
 impl<S> ServerExchange<S> {
     pub(crate) fn new(inner: S, plugin: Arc<ServerLayerObject>) -> Self {
-        Self { inner, plugin }
+        Self { inner, plugin, slow_hooks: Arc::default() }
+    }
+
+    /// How often a hook of incoming requests took long.
+    pub(crate) const fn slow_hooks(&self) -> &Arc<SlowHooks> {
+        &self.slow_hooks
     }
 }
 
@@ -51,10 +57,12 @@ where
         let (mut parts, mut body) = request.into_parts();
         let AbiAccepted { context, exchange } = {
             let headers = head::headers(&parts.headers);
-            self.plugin.on_request(&head::request(&parts, &headers))
+            let head = head::request(&parts, &headers);
+            self.slow_hooks.time(|| self.plugin.on_request(&head))
         };
-        let mut exchange =
-            exchange.into_option().map(|plugin| Exchange::new(plugin, &parts.method));
+        let mut exchange = exchange
+            .into_option()
+            .map(|plugin| Exchange::new(plugin, &self.slow_hooks, &parts.method));
         if let Some(exchange) = &mut exchange {
             body = exchange.count_request(body);
         }

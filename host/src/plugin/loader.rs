@@ -114,8 +114,8 @@ fn symbol(file: &File) -> Result<Entry, String> {
     let flags = RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE;
     // SAFETY: the library's constructors run here. The operator named the file, nobody but root
     // and the service itself can have written it, and all of its segments are inside the file.
-    let library =
-        unsafe { unix::Library::open(Some(&path), flags) }.map_err(|error| reason(&error))?;
+    let library = unsafe { unix::Library::open(Some(&path), flags) };
+    let library = library.map_err(|error| reason(&error, &path))?;
     // SAFETY: `Entry` is a pointer to the symbol, which `plugin_api::entry::open` reads no further
     // than its magic before it trusts it. The library is never unloaded, so it stays valid.
     let entry = unsafe { library.get::<Entry>(entry::SYMBOL.as_bytes()) };
@@ -125,12 +125,11 @@ fn symbol(file: &File) -> Result<Entry, String> {
     entry.map_err(|_| "not a plugin for this host (its entry symbol is missing)".to_owned())
 }
 
-/// libloading keeps the loader's own words in the error's source.
-fn reason(error: &libloading::Error) -> String {
+/// libloading keeps the loader's own words in the error's source. They name the file by the
+/// descriptor's path, which would mislead whoever reads it.
+fn reason(error: &libloading::Error, path: &str) -> String {
     let source = std::error::Error::source(error).map(ToString::to_string);
     let text = source.unwrap_or_else(|| error.to_string());
-    // The descriptor's path would mislead whoever reads it.
-    let text = text.split_once(": ").filter(|(path, _)| path.starts_with("/proc/self/fd/"));
-    let text = text.map_or_else(|| error.to_string(), |(_, reason)| reason.to_owned());
-    format!("cannot be loaded: {text}")
+    let text = text.strip_prefix(&format!("{path}: ")).unwrap_or(&text);
+    format!("cannot be loaded: {}", text.replace(path, "the library"))
 }

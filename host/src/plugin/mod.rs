@@ -77,6 +77,7 @@ impl Plugin {
             "path": self.library.path,
             "sha256": self.library.sha256,
             "state": self.state(),
+            "panics": self.object.panics(),
             "status": status,
         })
     }

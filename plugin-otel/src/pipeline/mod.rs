@@ -25,7 +25,11 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use plugin_api::{ErrorKind, Host, PluginError};
 use tokio::{
     runtime::{Builder, Runtime},
-    sync::{Notify, watch},
+    sync::{
+        Notify,
+        mpsc::{UnboundedSender, unbounded_channel},
+        watch,
+    },
 };
 
 pub(crate) use self::health::{Counts, Export};
@@ -41,8 +45,12 @@ use crate::{config::Config, record::Record};
 pub(crate) struct Pipeline {
     shared: Arc<Shared>,
     stop: watch::Sender<Option<Instant>>,
+    checks: Checks,
     thread: Mutex<Option<Thread>>,
 }
+
+/// Asks the export thread to try the exporter; the answer comes by the sender that is sent.
+type Checks = UnboundedSender<mpsc::Sender<Result<(), String>>>;
 
 /// The export thread, and what tells that it is over.
 #[derive(Debug)]
@@ -86,10 +94,12 @@ impl Pipeline {
             health: Health::new(host),
         });
         let (stop, stopped) = watch::channel(None);
+        let (checks, asked) = unbounded_channel();
         let worker = Worker {
             shared: Arc::clone(&shared),
             exporter,
             stop: stopped,
+            checks: asked,
             timeout: config.timeout,
             delay: config.schedule_delay,
         };
@@ -100,7 +110,7 @@ impl Pipeline {
             // Dropping it would wait for a name resolution that hangs.
             runtime.shutdown_background();
         })?;
-        Ok(Self { shared, stop, thread: Mutex::new(Some(Thread { handle, over })) })
+        Ok(Self { shared, stop, checks, thread: Mutex::new(Some(Thread { handle, over })) })
     }
 
     /// Counts a span that begins.
@@ -131,6 +141,25 @@ impl Pipeline {
     /// How many spans wait or are being exported.
     pub(crate) fn queued(&self) -> u64 {
         self.shared.queue.unsettled()
+    }
+
+    /// Sends an export without a span: the way to the collector as a real one takes it. Blocks.
+    ///
+    /// # Errors
+    /// Why the collector did not take it.
+    pub(crate) fn check(&self, timeout: Duration) -> Result<(), PluginError> {
+        let (reply, answer) = mpsc::channel();
+        // A thread that is gone drops the reply, and that is the answer.
+        _ = self.checks.send(reply);
+        let error = match answer.recv_timeout(timeout) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(reason)) => PluginError::new(ErrorKind::OTHER, reason),
+            Err(_) => {
+                let shown = humantime::format_duration(timeout);
+                PluginError::new(ErrorKind::TIMEOUT, format_args!("no answer within {shown}"))
+            }
+        };
+        Err(error)
     }
 
     /// Exports all that has been finished so far. Blocks.

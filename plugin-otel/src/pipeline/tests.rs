@@ -113,6 +113,17 @@ fn a_failure_is_a_state_and_each_change_is_one_line() {
 }
 
 #[test]
+fn a_check_sends_no_span_and_says_what_the_collector_said() {
+    let (pipeline, exporter) = start(100, 50, &Journal::default());
+    pipeline.check(PATIENCE).unwrap();
+    exporter.order(Order::Fail);
+    let error = pipeline.check(PATIENCE).unwrap_err();
+    assert!(error.to_string().contains("told to fail"), "{error}");
+    assert_eq!(counts(&pipeline), (0, 0));
+    assert!(!pipeline.export().is_failing);
+}
+
+#[test]
 fn a_panic_in_the_exporter_is_a_failure_and_no_more() {
     let (pipeline, exporter) = start(100, 50, &Journal::default());
     let before = guard::panics();

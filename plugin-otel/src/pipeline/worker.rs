@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, mpsc::Sender},
     task::Poll,
     time::{Duration, Instant},
 };
@@ -13,7 +13,11 @@ use opentelemetry_sdk::{
     trace::SpanExporter,
 };
 use plugin_api::guard;
-use tokio::{select, sync::watch, time};
+use tokio::{
+    select,
+    sync::{mpsc::UnboundedReceiver, watch},
+    time,
+};
 
 use super::{
     Shared,
@@ -26,6 +30,7 @@ pub(super) struct Worker<E> {
     pub(super) exporter: E,
     /// The deadline of the stop, once there is one.
     pub(super) stop: watch::Receiver<Option<Instant>>,
+    pub(super) checks: UnboundedReceiver<Sender<Result<(), String>>>,
     pub(super) timeout: Duration,
     pub(super) delay: Duration,
 }
@@ -34,6 +39,7 @@ pub(super) struct Worker<E> {
 enum Reason {
     BatchIsFull,
     DelayOrFlush,
+    Check(Sender<Result<(), String>>),
     Stop,
 }
 
@@ -47,6 +53,10 @@ impl<E: SpanExporter> Worker<E> {
                 Reason::DelayOrFlush => {
                     due = time::Instant::now() + self.delay;
                     self.export_waiting().await;
+                }
+                Reason::Check(reply) => {
+                    // Whoever asked may have given up.
+                    _ = reply.send(caught(self.exporter.export(Vec::new())).await);
                 }
                 Reason::Stop => return self.export_waiting().await,
             }
@@ -64,6 +74,7 @@ impl<E: SpanExporter> Worker<E> {
         select! {
             () = self.shared.full.notified() => Reason::BatchIsFull,
             () = self.shared.flush.notified() => Reason::DelayOrFlush,
+            Some(reply) = self.checks.recv() => Reason::Check(reply),
             _ = self.stop.changed() => Reason::Stop,
             () = time::sleep_until(due) => Reason::DelayOrFlush,
         }

@@ -1,0 +1,35 @@
+//! Processor time and memory, as `/proc` tells them.
+
+use std::{fs, time::Duration};
+
+/// Linux counts in hundredths of a second on every architecture that Rust builds for.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What the process has used so far, in user space and in the kernel.
+pub(crate) fn used(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
+    // The name is in parentheses and may hold blanks; state is the first field after it.
+    let (_, fields) = stat.rsplit_once(')').expect("a name");
+    sum(fields.split_whitespace().skip(11).take(2))
+}
+
+/// What all processes together have used so far, what the hypervisor took away included.
+pub(crate) fn busy() -> Duration {
+    let stat = fs::read_to_string("/proc/stat").expect("the kernel's counters");
+    let fields: Vec<&str> = stat.lines().next().expect("a line").split_whitespace().collect();
+    // user nice system (idle iowait) irq softirq steal
+    sum([1, 2, 3, 6, 7, 8].iter().filter_map(|&index| fields.get(index).copied()))
+}
+
+/// Bytes of the process that are in memory.
+pub(crate) fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    let kibibytes = line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number");
+    kibibytes * 1024
+}
+
+fn sum<'a>(ticks: impl Iterator<Item = &'a str>) -> Duration {
+    let ticks: u32 = ticks.map(|field| field.parse::<u32>().expect("a number of ticks")).sum();
+    TICK * ticks
+}

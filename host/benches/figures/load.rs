@@ -1,0 +1,108 @@
+//! The load: connections that each send one request, read the response, and begin again.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    runtime,
+    task::JoinSet,
+    time,
+};
+
+use crate::{scene::PATH, server::Server};
+
+/// How many connections ask at once.
+pub(crate) const CONNECTIONS: usize = 32;
+
+/// Before anything is counted: connections are made, pools and caches filled, and what the last
+/// server has left to do is done.
+const WARM_UP: Duration = Duration::from_millis(200);
+
+/// What a server did in a window.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) requests: u64,
+    pub(crate) elapsed: Duration,
+    pub(crate) cpu: Duration,
+}
+
+impl Run {
+    /// Requests in a second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.requests as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+/// Asks `server` as often as it answers, for as long as `window`.
+pub(crate) fn run(server: &Server, window: Duration) -> Run {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(drive(server, window))
+}
+
+async fn drive(server: &Server, window: Duration) -> Run {
+    let answered = Arc::<AtomicU64>::default();
+    let mut connections = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        connections.spawn(connection(server.address, Arc::clone(&answered)));
+    }
+    let look = || (answered.load(Ordering::Relaxed), server.cpu(), Instant::now());
+    let watched = async {
+        time::sleep(WARM_UP).await;
+        let before = look();
+        time::sleep(window).await;
+        (before, look())
+    };
+    let (before, after) = tokio::select! {
+        watched = watched => watched,
+        Some(ended) = connections.join_next() => panic!("a connection ended: {ended:?}"),
+    };
+    Run { requests: after.0 - before.0, cpu: after.1 - before.1, elapsed: after.2 - before.2 }
+}
+
+async fn connection(address: SocketAddr, answered: Arc<AtomicU64>) -> io::Result<()> {
+    let request = format!(
+        "GET {PATH} HTTP/1.1\r\nhost: {address}\r\nuser-agent: figures\r\naccept: */*\r\n\r\n"
+    );
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let mut buffer = Vec::with_capacity(4096);
+    loop {
+        stream.write_all(request.as_bytes()).await?;
+        buffer.clear();
+        while !is_whole(&buffer)? {
+            if stream.read_buf(&mut buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        answered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether a response has come to its end; an error when it is not the one that is wanted.
+fn is_whole(response: &[u8]) -> io::Result<bool> {
+    const END: &[u8] = b"\r\n\r\n";
+    let Some(head) = response.windows(END.len()).position(|window| window == END) else {
+        return Ok(false);
+    };
+    let (head, body) = response.split_at(head);
+    let length = content_length(head).filter(|_| head.starts_with(b"HTTP/1.1 200 "));
+    let wrong = || io::Error::other(String::from_utf8_lossy(response).into_owned());
+    Ok(body.len() - END.len() >= length.ok_or_else(wrong)?)
+}
+
+fn content_length(head: &[u8]) -> Option<usize> {
+    const NAME: &[u8] = b"content-length:";
+    let is_named =
+        |line: &&[u8]| line.get(..NAME.len()).is_some_and(|it| it.eq_ignore_ascii_case(NAME));
+    let line = head.split(|byte| *byte == b'\n').find(is_named)?;
+    std::str::from_utf8(&line[NAME.len()..]).ok()?.trim().parse().ok()
+}
