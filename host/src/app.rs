@@ -189,8 +189,12 @@ impl App {
         if !otel.enabled {
             return Ok(None);
         }
+        let began = Instant::now();
         match plugin::load(&self.settings, &self.identity) {
-            Ok(plugin) => Ok(Some(Arc::new(plugin))),
+            Ok(plugin) => {
+                tracing::info!(took = ?began.elapsed(), "otel plugin: loaded {plugin}");
+                Ok(Some(Arc::new(plugin)))
+            }
             Err(error @ LoadError::Setting(_)) => Err(error),
             Err(error) if otel.required => Err(error),
             Err(error) => {

@@ -121,6 +121,14 @@ impl Plugin {
     }
 }
 
+impl std::fmt::Display for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let PluginFacts { info, path, sha256 } = self.library.facts();
+        let (name, version, abi) = (info.name(), info.version(), info.api_version());
+        write!(f, "{name} {version} (abi {abi}) from {}, sha256 {sha256}", path.display())
+    }
+}
+
 impl std::fmt::Debug for Plugin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Plugin").field("library", &self.library).finish_non_exhaustive()
