@@ -63,9 +63,11 @@ pub enum EntryError {
         /// The version in the library.
         found: String,
     },
-    /// Same version, but a type has another layout.
+    /// Same major version, but a type has another layout.
     Layout {
-        /// The first type or field that differs.
+        /// The version in the library.
+        found: String,
+        /// The first place that differs, and how.
         first: String,
         /// abi_stable's whole report: many kilobytes over hundreds of lines.
         report: String,
@@ -91,12 +93,11 @@ impl fmt::Display for EntryError {
             Self::Version { found } => {
                 write!(f, "built for plugin-api {found}, this host supports {}", supported())
             }
-            Self::Layout { first, .. } => {
-                write!(
-                    f,
-                    "built for plugin-api {VERSION}, but its layout differs, first at {first}"
-                )
-            }
+            Self::Layout { found, first, .. } => write!(
+                f,
+                "built for plugin-api {found}, this host has {VERSION}, but their layouts differ, \
+                 first at {first}"
+            ),
             Self::Entry { message } => write!(f, "its entry function failed: {message}"),
         }
     }
@@ -130,6 +131,9 @@ fn abi_stable_of(entry: Entry) -> Option<(u32, u32)> {
     same_magic.then_some((entry.abi_major, entry.abi_minor))
 }
 
+/// abi_stable's names for what stands between an object and its methods.
+const WRAPPERS: [&str; 5] = ["0", "field_0", "obj", "vtable", "__returns"];
+
 /// Which side has the older minor version.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Older {
@@ -152,27 +156,53 @@ fn check_version(header: &LibHeader) -> Result<Older, EntryError> {
 /// first. The other way round it would refuse an older plugin that is in order.
 fn check_layout(header: &LibHeader, older: Older) -> Result<(), EntryError> {
     let host = PluginRootRef::LAYOUT;
+    let differs = |first, report| {
+        let found = header.version_strings().version.to_string();
+        Err(EntryError::Layout { found, first, report })
+    };
     let Some(plugin) = header.layout() else {
-        return Err(EntryError::Layout {
-            first: "nothing: it has none".into(),
-            report: String::new(),
-        });
+        return differs("the start: the library has none".to_owned(), String::new());
     };
-    let (first, second) = match older {
-        Older::Host => (host, plugin),
-        Older::Plugin => (plugin, host),
+    let (first, second, names) = match older {
+        Older::Host => (host, plugin, ["host", "plugin"]),
+        Older::Plugin => (plugin, host, ["plugin", "host"]),
     };
-    check_layout_compatibility(first, second).map_err(|errors| EntryError::Layout {
-        first: first_difference(&errors),
-        report: errors.to_string(),
-    })
+    match check_layout_compatibility(first, second) {
+        Ok(()) => Ok(()),
+        Err(errors) => differs(first_difference(&errors, names), errors.to_string()),
+    }
 }
 
-/// The innermost place of the first difference: `Type.field`.
-fn first_difference(errors: &AbiInstabilityErrors) -> String {
-    let Some(error) = errors.errors.first() else { return "an unnamed place".to_owned() };
-    let names: Vec<&str> = error.stack_trace.iter().map(|place| name(&place.expected)).collect();
-    if names.is_empty() { errors.interface.name().to_owned() } else { names.join(".") }
+/// The innermost place of the first difference, `Type.field`, and what each side has there.
+fn first_difference(errors: &AbiInstabilityErrors, [first, second]: [&str; 2]) -> String {
+    // An error without a kind only leads to one that has.
+    let Some(error) = errors.errors.iter().find(|error| !error.errs.is_empty()) else {
+        return "an unnamed place".to_owned();
+    };
+    let place = error.stack_trace.iter().map(|place| name(&place.expected));
+    let mut place: Vec<&str> = place.filter(|name| !WRAPPERS.contains(name)).collect();
+    place.dedup();
+    // abi_stable has the words for each kind of difference in its report only.
+    let report = error.to_string();
+    let mut kinds = report.split("\nError:").skip(1);
+    let field = kinds.clone().find(|kind| kind.starts_with("unexpected field"));
+    let what = field.or_else(|| kinds.next()).unwrap_or("other");
+    let what = match what
+        .split_once("Expected:")
+        .map(|(kind, sides)| (kind, sides.split_once("Found:")))
+    {
+        Some((kind, Some((expected, found)))) => {
+            format!("{}: {first} {}, {second} {}", kind.trim(), side(expected), side(found))
+        }
+        _ => side(what),
+    };
+    format!("{} ({what})", place.join("."))
+}
+
+/// What one side has, as far as it fits in the one line that an operator reads.
+fn side(text: &str) -> String {
+    let text = words(text.split("size:").next().unwrap_or(text));
+    text.chars().take(100).collect()
 }
 
 fn name(place: &TLFieldOrFunction) -> &'static str {
@@ -190,7 +220,10 @@ fn root(header: &LibHeader) -> Result<PluginRootRef, EntryError> {
 }
 
 fn one_line(error: &impl fmt::Display) -> String {
-    let text = error.to_string();
+    words(&error.to_string())
+}
+
+fn words(text: &str) -> String {
     text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
 }
 

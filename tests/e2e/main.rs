@@ -22,6 +22,7 @@ macro_rules! trials {
 }
 
 mod admin;
+mod boundary;
 mod bytes;
 mod collector_faults;
 mod commands;
@@ -29,7 +30,6 @@ mod config;
 mod context;
 mod dependencies;
 mod forward;
-mod loading;
 mod receivers;
 mod stack;
 mod stop;
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         admin::trials(),
         forward::trials(),
         stack::trials(),
-        loading::trials(),
+        boundary::trials(),
         bytes::trials(),
         trace::trials(),
         context::trials(),

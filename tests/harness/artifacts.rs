@@ -13,6 +13,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::Skipped;
+
 /// The host binary: `HOST_BIN`.
 #[must_use]
 pub fn host() -> PathBuf {
@@ -51,22 +53,80 @@ pub fn plugin_other_major() -> PathBuf {
     })
 }
 
-/// A shared library that is no plugin: compiled from C, without the entry symbol, into `folder`.
+/// The plugin `fixtures/NAME.rs`, a debug build whatever the host is: in the folder `FIXTURES`.
+#[must_use]
+pub fn fixture(name: &str) -> PathBuf {
+    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    if let Some(folder) = given("FIXTURES") {
+        return folder.join(format!("lib{name}.so"));
+    }
+    built(BUILT.get_or_init(|| build_at(&fixtures(), &["--examples"])), name).clone()
+}
+
+/// The plugin `fixtures/quiet.rs`, built so that a panic ends the process.
+#[must_use]
+pub fn plugin_aborting() -> PathBuf {
+    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    let arguments = [
+        "--example",
+        "aborting",
+        "--features",
+        "aborting",
+        "--config",
+        "profile.dev.panic='abort'",
+    ];
+    built(BUILT.get_or_init(|| build_at(&fixtures(), &arguments)), "aborting").clone()
+}
+
+/// The plugin `fixtures/quiet.rs`, built by the nightly compiler.
+///
+/// # Errors
+/// Where none is installed.
+pub fn plugin_of_nightly() -> Result<PathBuf, Skipped> {
+    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    let which = Command::new("rustup").args(["which", "--toolchain", "nightly", "rustc"]).output();
+    let rustc = which.ok().filter(|which| which.status.success());
+    let rustc = rustc.ok_or_else(|| Skipped::impossible("no nightly compiler is installed"))?;
+    let rustc = String::from_utf8(rustc.stdout).expect("a path in UTF-8");
+    let build = || {
+        let mut command = cargo_at(&fixtures(), &["--example", "nightly", "--features", "nightly"]);
+        run_build(command.env("RUSTC", rustc.trim()))
+    };
+    Ok(built(BUILT.get_or_init(build), "nightly").clone())
+}
+
+/// A file compiled from `fixtures/c/NAME.c` into `folder`.
 ///
 /// # Panics
 /// When there is no C compiler; a build of the host needs one, too.
 #[must_use]
-pub fn library_without_entry(folder: &Path) -> PathBuf {
-    let source = folder.join("empty.c");
-    let library = folder.join("libempty.so");
-    std::fs::write(&source, "int answer(void) { return 42; }\n").expect("a writable folder");
-    let status = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&library, &source])
-        .status()
-        .expect("a C compiler named cc");
+pub fn compiled(folder: &Path, name: &str, arguments: &[&str]) -> PathBuf {
+    let output = folder.join(format!("lib{name}.so"));
+    let source = fixtures().join("c").join(name).with_extension("c");
+    let mut command = Command::new("cc");
+    command.current_dir(folder).arg("-o").args([&output, &source]).args(arguments);
+    let status = command.status().expect("a C compiler named cc");
     assert!(status.success(), "cc: {status}");
-    library
+    output
+}
+
+/// A shared library that is no plugin: without the entry symbol.
+#[must_use]
+pub fn library_without_entry(folder: &Path) -> PathBuf {
+    compiled(folder, "answer", &["-shared", "-fPIC"])
+}
+
+/// The folder of the sources of plugins that misbehave.
+#[must_use]
+pub fn fixtures() -> PathBuf {
+    workspace().join("tests/fixtures")
+}
+
+/// The target directory.
+#[must_use]
+pub fn target() -> PathBuf {
+    let given = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    workspace().join(given)
 }
 
 /// The root of the workspace.
@@ -99,16 +159,31 @@ fn built<'a>(artifacts: &'a BTreeMap<String, PathBuf>, target: &str) -> &'a Path
     artifacts.get(target).unwrap_or_else(|| panic!("cargo built no {target}: {artifacts:?}"))
 }
 
-/// Runs `cargo build` and returns the programs and shared libraries that it names, by target.
+/// Builds targets of the workspace, in the profile of the tests.
 fn build(arguments: &[&str]) -> BTreeMap<String, PathBuf> {
-    let mut command = cargo();
-    command.args(["build", "--message-format=json-render-diagnostics"]);
-    command.args(arguments);
+    let mut command = cargo_at(&workspace(), arguments);
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
+    run_build(&mut command)
+}
+
+/// Builds targets of the workspace in `folder`, in the debug profile.
+pub(crate) fn build_at(folder: &Path, arguments: &[&str]) -> BTreeMap<String, PathBuf> {
+    run_build(&mut cargo_at(folder, arguments))
+}
+
+fn cargo_at(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = cargo();
+    command.current_dir(folder).args(["build", "--message-format=json-render-diagnostics"]);
+    command.arg("--target-dir").arg(target()).args(arguments);
+    command
+}
+
+/// Runs `cargo build` and returns the programs and shared libraries that it names, by target.
+fn run_build(command: &mut Command) -> BTreeMap<String, PathBuf> {
     let output = command.stderr(std::process::Stdio::inherit()).output().expect("cargo runs");
-    assert!(output.status.success(), "cargo build {arguments:?}: {}", output.status);
+    assert!(output.status.success(), "{command:?}: {}", output.status);
     let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     lines.filter_map(|line| artifact(&serde_json::from_slice(line).ok()?)).collect()
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -35,6 +36,7 @@ pub struct Launch {
     config: Config,
     binary: PathBuf,
     environment: Vec<(String, String)>,
+    user: Option<u32>,
 }
 
 impl Launch {
@@ -51,7 +53,7 @@ impl Launch {
     }
 
     fn of(binary: PathBuf, config: Config) -> Self {
-        Self { config, binary, environment: Vec::new() }
+        Self { config, binary, environment: Vec::new(), user: None }
     }
 
     /// Another binary than the one that was built.
@@ -65,6 +67,12 @@ impl Launch {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Another user than the one who runs the tests, which takes root.
+    #[must_use]
+    pub fn user(self, user: Option<u32>) -> Self {
+        Self { user, ..self }
     }
 
     /// Starts the host on free ports and waits until it says that it is ready.
@@ -95,6 +103,11 @@ impl Launch {
         let mut command = clean(&self.binary, folder.path());
         command.arg("--config").arg(&file);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(user) = self.user {
+            let mode = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(folder.path(), mode).expect("a folder of our own");
+            command.uid(user);
+        }
         let process = Process::spawn(&mut command);
         HostProcess { process, public, admin, client: Client::http1(), folder }
     }
@@ -220,8 +233,24 @@ impl HostProcess {
 /// # Panics
 /// Past the deadline.
 pub async fn run(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    run_as(None, folder, arguments, environment).await
+}
+
+/// Like [`run`], as another user than the one who runs the tests, which takes root.
+///
+/// # Panics
+/// Past the deadline.
+pub async fn run_as(
+    user: Option<u32>,
+    folder: &Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> Output {
     let mut command = clean(&artifacts::host(), folder);
     command.args(arguments).envs(environment.iter().copied());
+    if let Some(user) = user {
+        command.uid(user);
+    }
     Process::spawn(&mut command).end().await
 }
 

@@ -21,6 +21,12 @@ impl Skipped {
         assert!(std::env::var_os("REQUIRE_TOOLS").is_none_or(|v| v != "1"), "{reason}");
         Self(reason.to_owned())
     }
+
+    /// Something is not given that a test must not ask for: another compiler, root.
+    #[must_use]
+    pub fn impossible(reason: &str) -> Self {
+        Self(reason.to_owned())
+    }
 }
 
 impl fmt::Display for Skipped {
@@ -51,7 +57,7 @@ impl Verdict for Result<(), Skipped> {
 }
 
 /// The test `name`, on a runtime of its own.
-pub fn trial<F>(name: &str, test: fn() -> F) -> Trial
+pub fn trial<F>(name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output: Verdict> + 'static,
 {
