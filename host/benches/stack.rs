@@ -166,7 +166,9 @@ fn stack(plugin: Option<&PluginObject>) -> impl Sealed {
     if let Some(layer) = plugin.and_then(|plugin| plugin.server_layer().into_option()) {
         stack.splice("plugin", layer);
     }
-    stack.seal().into_service()
+    let sealed = stack.seal();
+    assert_eq!(sealed.layers().contains(&"plugin".to_owned()), plugin.is_some());
+    sealed.into_service()
 }
 
 /// A request as a browser's or a service's would be, on its way in.

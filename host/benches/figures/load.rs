@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    process,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +19,7 @@ use tokio::{
     time,
 };
 
-use crate::{scene::PATH, server::Server};
+use crate::{cpu, scene::PATH, server::Server};
 
 /// How many connections ask at once.
 pub(crate) const CONNECTIONS: usize = 32;
@@ -33,6 +34,8 @@ pub(crate) struct Run {
     pub(crate) requests: u64,
     pub(crate) elapsed: Duration,
     pub(crate) cpu: Duration,
+    /// The share of a core that processes used which have no part in it.
+    pub(crate) foreign: f64,
 }
 
 impl Run {
@@ -40,32 +43,65 @@ impl Run {
     pub(crate) fn rate(&self) -> f64 {
         self.requests as f64 / self.elapsed.as_secs_f64()
     }
+
+    /// Microseconds of processor time for one request.
+    pub(crate) fn cpu_each(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.requests as f64
+    }
 }
 
-/// Asks `server` as often as it answers, for as long as `window`.
-pub(crate) fn run(server: &Server, window: Duration) -> Run {
+/// Asks `server`, which asks `upstream`, as often as it answers, for as long as `window`.
+pub(crate) fn run(server: &Server, upstream: &Server, window: Duration) -> Run {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(drive(server, window))
+    runtime.block_on(drive(server, upstream, window))
 }
 
-async fn drive(server: &Server, window: Duration) -> Run {
+async fn drive(server: &Server, upstream: &Server, window: Duration) -> Run {
     let answered = Arc::<AtomicU64>::default();
     let mut connections = JoinSet::new();
     for _ in 0..CONNECTIONS {
         connections.spawn(connection(server.address, Arc::clone(&answered)));
     }
-    let look = || (answered.load(Ordering::Relaxed), server.cpu(), Instant::now());
+    let look = || Look {
+        at: Instant::now(),
+        answered: answered.load(Ordering::Relaxed),
+        server: server.cpu(),
+        others: upstream.cpu() + cpu::used(process::id()),
+        busy: cpu::busy(),
+    };
     let watched = async {
         time::sleep(WARM_UP).await;
         let before = look();
         time::sleep(window).await;
         (before, look())
     };
-    let (before, after) = tokio::select! {
-        watched = watched => watched,
+    tokio::select! {
+        (before, after) = watched => after.since(&before),
         Some(ended) = connections.join_next() => panic!("a connection ended: {ended:?}"),
-    };
-    Run { requests: after.0 - before.0, cpu: after.1 - before.1, elapsed: after.2 - before.2 }
+    }
+}
+
+/// The counters at one moment.
+struct Look {
+    at: Instant,
+    answered: u64,
+    server: Duration,
+    others: Duration,
+    busy: Duration,
+}
+
+impl Look {
+    fn since(&self, before: &Self) -> Run {
+        let elapsed = self.at - before.at;
+        let own = (self.server + self.others) - (before.server + before.others);
+        let foreign = (self.busy - before.busy).saturating_sub(own);
+        Run {
+            requests: self.answered - before.answered,
+            elapsed,
+            cpu: self.server - before.server,
+            foreign: foreign.as_secs_f64() / elapsed.as_secs_f64(),
+        }
+    }
 }
 
 async fn connection(address: SocketAddr, answered: Arc<AtomicU64>) -> io::Result<()> {

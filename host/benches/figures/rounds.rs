@@ -1,10 +1,6 @@
 //! Rounds: every arm has its turn between two turns of the bare forwarder, again and again.
 
-use std::{
-    path::Path,
-    process,
-    time::{Duration, Instant},
-};
+use std::path::Path;
 
 use serde_json::Value as Json;
 use tempfile::TempDir;
@@ -12,7 +8,6 @@ use tempfile::TempDir;
 use crate::{
     Plan,
     artifacts::Artifacts,
-    cpu,
     load::{self, CONNECTIONS, Run},
     machine::Core,
     scene,
@@ -25,36 +20,54 @@ use crate::{
 /// The share of the bare forwarder's rate that a host without a plugin is to reach.
 const TARGET: f64 = 0.90;
 
+/// A turn during which other processes used more of a core than this is not counted, if it can be.
+const QUIET: f64 = 0.05;
+
+/// With fewer quiet measurements than this, all are counted.
+const ENOUGH: usize = 3;
+
 /// One server and what it did.
 struct Arm {
     name: &'static str,
     target: Option<f64>,
     server: Server,
-    /// Its rate beside that of the bare forwarder just before and after it.
-    ratios: Vec<f64>,
-    runs: Vec<Run>,
+    turns: Vec<Turn>,
+}
+
+/// A run, beside the bare forwarder's just before and after it.
+#[derive(Clone, Copy)]
+struct Turn {
+    rate: f64,
+    /// Microseconds of processor time for one request.
+    cpu: f64,
+    /// The rate over that of the bare forwarder.
+    ratio: f64,
+    /// Microseconds more than the bare forwarder needs.
+    more: f64,
+    /// The share of a core that other processes used.
+    foreign: f64,
 }
 
 impl Arm {
     fn new(name: &'static str, target: Option<f64>, server: Server) -> Self {
-        Self { name, target, server, ratios: Vec::new(), runs: Vec::new() }
+        Self { name, target, server, turns: Vec::new() }
     }
 
-    fn turn(&mut self, window: Duration) -> Run {
-        let run = load::run(&self.server, window);
-        self.runs.push(run);
-        run
+    fn push(&mut self, run: Run, [before, after]: [Run; 2]) {
+        self.turns.push(Turn {
+            rate: run.rate(),
+            cpu: run.cpu_each(),
+            ratio: run.rate() / f64::midpoint(before.rate(), after.rate()),
+            more: run.cpu_each() - f64::midpoint(before.cpu_each(), after.cpu_each()),
+            foreign: run.foreign.max(before.foreign).max(after.foreign),
+        });
     }
 
-    fn rate(&self) -> Spread {
-        Spread::of(self.runs.iter().map(Run::rate))
-    }
-
-    /// Microseconds of processor time for one request.
-    fn cpu(&self) -> f64 {
-        let cpu: Duration = self.runs.iter().map(|run| run.cpu).sum();
-        let requests: u64 = self.runs.iter().map(|run| run.requests).sum();
-        cpu.as_secs_f64() * 1e6 / requests as f64
+    /// The quiet turns where there are enough of them, else all.
+    fn counted(&self) -> Vec<Turn> {
+        let quiet: Vec<Turn> =
+            self.turns.iter().filter(|turn| turn.foreign <= QUIET).copied().collect();
+        if quiet.len() < ENOUGH { self.turns.clone() } else { quiet }
     }
 }
 
@@ -70,23 +83,18 @@ pub(crate) fn measure(
     let upstream = Server::host(&artifacts.host, &scene::upstream(), folder.path(), others);
     let [mut bare, mut arms @ ..] = arms(artifacts, &upstream, folder.path(), pinned);
 
-    let own = |bare: &Arm, arms: &[Arm]| {
-        let servers = arms.iter().map(|arm| &arm.server).chain([&bare.server, &upstream]);
-        servers.map(Server::cpu).sum::<Duration>() + cpu::used(process::id())
-    };
-    let (began, busy, used) = (Instant::now(), cpu::busy(), own(&bare, &arms));
+    let turn = |arm: &Arm| load::run(&arm.server, &upstream, plan.window);
+    let mut last = turn(&bare);
     for round in 0..plan.rounds {
         let first = round % arms.len();
-        let mut before = bare.turn(plan.window).rate();
         for index in (first..arms.len()).chain(0..first) {
-            let rate = arms[index].turn(plan.window).rate();
-            let after = bare.turn(plan.window).rate();
-            arms[index].ratios.push(rate / f64::midpoint(before, after));
-            before = after;
+            let run = turn(&arms[index]);
+            let next = turn(&bare);
+            arms[index].push(run, [last, next]);
+            bare.push(next, [next; 2]);
+            last = next;
         }
     }
-    let foreign = (cpu::busy() - busy).saturating_sub(own(&bare, &arms) - used);
-    let foreign = 100.0 * foreign.as_secs_f64() / began.elapsed().as_secs_f64();
 
     tell(&bare, &arms, table);
     let place = if pinned {
@@ -94,10 +102,14 @@ pub(crate) fn measure(
     } else {
         "Nothing was bound to a core: there is only one, or no `taskset`."
     };
+    let foreign = 100.0 * Spread::of(bare.turns.iter().map(|turn| turn.foreign)).median;
     let mut notes = vec![format!(
         "{} rounds of {:?} an arm, {CONNECTIONS} connections. {place} Other processes used \
-             {foreign:.0} % of a core meanwhile.",
-        plan.rounds, plan.window
+         {foreign:.0} % of a core meanwhile (median). Turns with more than {:.0} % are left out \
+         where at least {ENOUGH} remain.",
+        plan.rounds,
+        plan.window,
+        100.0 * QUIET
     )];
     notes.extend(arms.iter().filter_map(spans));
     notes
@@ -126,19 +138,27 @@ fn arms(artifacts: &Artifacts, upstream: &Server, folder: &Path, pinned: bool) -
 }
 
 fn tell(bare: &Arm, arms: &[Arm], table: &mut Table) {
-    let rate = bare.rate();
+    let turns = bare.counted();
+    let rate = Spread::of(turns.iter().map(|turn| turn.rate));
+    let cpu = Spread::of(turns.iter().map(|turn| turn.cpu));
     table.push(
         Row::new(format!("throughput of the {}", bare.name))
             .measured(format!("{rate:.0} requests/s"))
             .range(rate.range(0, ""))
-            .cpu(format!("{:.1} µs", bare.cpu())),
+            .cpu(format!("{cpu:.1} µs"))
+            .counted(turns.len(), bare.turns.len()),
     );
     for arm in arms {
-        let ratio = Spread::of(arm.ratios.iter().copied());
+        let turns = arm.counted();
+        let ratio = Spread::of(turns.iter().map(|turn| turn.ratio));
+        let rate = Spread::of(turns.iter().map(|turn| turn.rate));
+        let cpu = Spread::of(turns.iter().map(|turn| turn.cpu));
+        let more = Spread::of(turns.iter().map(|turn| turn.more));
         let mut row = Row::new(format!("ratio to it: {}", arm.name))
-            .measured(format!("{ratio:.2} ({:.0} requests/s)", arm.rate()))
+            .measured(format!("{ratio:.2} ({rate:.0} requests/s)"))
             .range(ratio.range(2, ""))
-            .cpu(format!("{:.1} µs ({:+.1})", arm.cpu(), arm.cpu() - bare.cpu()));
+            .cpu(format!("{cpu:.1} µs ({:+.1})", more.median))
+            .counted(turns.len(), arm.turns.len());
         if let Some(target) = arm.target {
             row = row.target(format!(">= {target:.2}"), ratio.median >= target);
         }

@@ -11,6 +11,7 @@ pub(crate) struct Row {
     holds: &'static str,
     range: String,
     cpu: String,
+    counted: String,
 }
 
 impl Row {
@@ -38,6 +39,11 @@ impl Row {
     pub(crate) fn cpu(self, cpu: impl Into<String>) -> Self {
         Self { cpu: cpu.into(), ..self }
     }
+
+    /// How many of the measurements were quiet enough to count.
+    pub(crate) fn counted(self, counted: usize, all: usize) -> Self {
+        Self { counted: format!("{counted} of {all}"), ..self }
+    }
 }
 
 /// All figures, in the order in which they were pushed.
@@ -52,11 +58,17 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| figure | target | measured | holds | min .. max | CPU per request |")?;
-        writeln!(f, "| --- | --- | --- | --- | --- | --- |")?;
+        writeln!(
+            f,
+            "| figure | target | measured | holds | min .. max | CPU per request | counted |"
+        )?;
+        writeln!(f, "| --- | --- | --- | --- | --- | --- | --- |")?;
         self.0.iter().try_for_each(|row| {
-            let Row { figure, target, measured, holds, range, cpu } = row;
-            writeln!(f, "| {figure} | {target} | {measured} | {holds} | {range} | {cpu} |")
+            let Row { figure, target, measured, holds, range, cpu, counted } = row;
+            writeln!(
+                f,
+                "| {figure} | {target} | {measured} | {holds} | {range} | {cpu} | {counted} |"
+            )
         })
     }
 }
