@@ -20,7 +20,8 @@ plugin=$(realpath "$plugin")
 folder=$(mktemp -d)
 running= collector=
 trap 'kill $running $collector 2>/dev/null || true; rm -rf "$folder"' EXIT
-public=${MEMCHECK_PORT:-18480}
+# Not below 20000, where the system takes the ports of outgoing connections from 32768 on.
+public=${MEMCHECK_PORT:-$((20000 + $$ % 12000))}
 admin=$((public + 1))
 cat >"$folder/collector.toml" <<TOML
 [server]

@@ -147,8 +147,8 @@ fn panicked(place: &str) -> PluginError {
 }
 
 /// The `info` function of a plugin library; used by [`export_plugin!`](crate::export_plugin).
-pub extern "C" fn info<P: Plugin>() -> PluginInfo {
-    PluginInfo::of::<P>()
+pub extern "C" fn info<P: Plugin, const UNWINDS: bool>() -> PluginInfo {
+    PluginInfo::of::<P>(UNWINDS)
 }
 
 /// The `create` function of a plugin library; used by [`export_plugin!`](crate::export_plugin).

@@ -33,21 +33,25 @@ pub type Entry = AbiHeaderRef;
 /// it there.
 pub type Header = LibHeader;
 
-/// The header of the plugin `P`.
+/// The header of the plugin `P`; `UNWINDS` says whether its library is built so that a panic can be
+/// caught, which only the library's own crate can tell.
 #[must_use]
 #[allow(unsafe_code, reason = "abi_stable's safe form names abi_stable in the plugin's own crate")]
-pub const fn header<P: Plugin>() -> Header {
+pub const fn header<P: Plugin, const UNWINDS: bool>() -> Header {
     // SAFETY: `load` gives a root of the very type that is named here.
-    unsafe { LibHeader::from_constructor::<PluginRootRef>(load::<P>, CheckTypeLayout::Yes) }
+    unsafe {
+        LibHeader::from_constructor::<PluginRootRef>(load::<P, UNWINDS>, CheckTypeLayout::Yes)
+    }
 }
 
 /// Called by the host after the layout check; a panic in it comes back as an error.
-extern "C" fn load<P: Plugin>() -> RootModuleResult {
-    __call_root_module_loader(root_of::<P>)
+extern "C" fn load<P: Plugin, const UNWINDS: bool>() -> RootModuleResult {
+    __call_root_module_loader(root_of::<P, UNWINDS>)
 }
 
-fn root_of<P: Plugin>() -> PluginRootRef {
-    PluginRoot { info: adapter::info::<P>, create: adapter::create::<P> }.leak_into_prefix()
+fn root_of<P: Plugin, const UNWINDS: bool>() -> PluginRootRef {
+    PluginRoot { info: adapter::info::<P, UNWINDS>, create: adapter::create::<P> }
+        .leak_into_prefix()
 }
 
 /// Why a library that has the symbol is no plugin for this host.

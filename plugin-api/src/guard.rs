@@ -1,7 +1,7 @@
 //! Keeps a panic on its own side of the boundary.
 //!
-//! Every entry point and every drop runs inside [`call`]. A panic is counted, its message goes to
-//! the host's log through the panic hook, and the neutral value is returned. After
+//! Every entry point and every drop runs inside [`call`]. The panic hook counts a panic and sends
+//! its message to the host's log, and the neutral value is returned. After
 //! [`MOST_PER_MINUTE`] panics within a minute the plugin is off for good: its layers answer every
 //! request with the neutral value and are not entered again.
 //!
@@ -46,7 +46,8 @@ impl Minute {
     }
 }
 
-/// How many panics were caught in this library since it was loaded.
+/// How many panics there were in this library since `create`, those of a thread of its own that
+/// nobody caught included.
 pub fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
@@ -82,11 +83,14 @@ pub(crate) fn hook<T>(neutral: impl FnOnce() -> T, body: impl FnOnce() -> T) -> 
 pub(crate) fn report_to(host: &Host) {
     *HOST.lock().unwrap_or_else(PoisonError::into_inner) = Some(host.clone());
     let host = host.clone();
-    set_hook(Box::new(move |info| host.log(Level::ERROR, "panic", &info.to_string())));
+    set_hook(Box::new(move |info| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        host.log(Level::ERROR, "panic", &info.to_string());
+    }));
 }
 
+/// The hook has counted the panic already; here it counts against the bound.
 fn count() {
-    PANICS.fetch_add(1, Ordering::Relaxed);
     let mut minute = MINUTE.lock().unwrap_or_else(PoisonError::into_inner);
     let one_too_many = minute.count(Instant::now());
     drop(minute);

@@ -197,9 +197,8 @@ pub struct PluginInfo {
 }
 
 impl PluginInfo {
-    /// What there is to say of the plugin `P`.
-    #[must_use]
-    pub fn of<P: Plugin>() -> Self {
+    /// What there is to say of the plugin `P`; `unwinds` is asked where the library is compiled.
+    pub(crate) fn of<P: Plugin>(unwinds: bool) -> Self {
         Self {
             name: RStr::from_str(P::NAME),
             version: RStr::from_str(P::VERSION),
@@ -209,7 +208,7 @@ impl PluginInfo {
             settings: RSlice::from_slice(P::SETTINGS),
             server_layer: <P::ServerLayer as ServerLayer>::OFFERED,
             client_layer: <P::ClientLayer as ClientLayer>::OFFERED,
-            unwinds: cfg!(panic = "unwind"),
+            unwinds,
             reserved: [0; 4],
         }
     }
@@ -317,7 +316,8 @@ macro_rules! export_plugin {
         const _: () = {
             // The name is `plugin_api::entry::SYMBOL`; an attribute takes no constant.
             #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
-            static ENTRY: $crate::entry::Header = $crate::entry::header::<$plugin>();
+            static ENTRY: $crate::entry::Header =
+                $crate::entry::header::<$plugin, { cfg!(panic = "unwind") }>();
         };
     };
 }

@@ -51,11 +51,17 @@ impl Variant {
             ),
             (
                 "entry.rs",
-                "create: adapter::create::<P> }.leak_into_prefix()",
-                "create: adapter::create::<P>, answer }.leak_into_prefix()
+                "create: adapter::create::<P> }",
+                "create: adapter::create::<P>, answer }",
+            ),
+            (
+                "entry.rs",
+                "fn root_of<",
+                "extern \"C\" fn answer() -> u64 {
+                     42
                  }
-                 extern \"C\" fn answer() -> u64 {
-                     42",
+
+                 fn root_of<",
             ),
         ],
     };

@@ -51,8 +51,8 @@ struct Scribe {
 }
 
 impl Scribe {
-    fn write(&self, line: String) {
-        self.host.log(Level::INFO, "test", &line);
+    fn write(&self, line: impl AsRef<str>) {
+        self.host.log(Level::INFO, "test", line.as_ref());
     }
 }
 

@@ -66,10 +66,7 @@ impl Plugin {
     /// One entry of `GET /plugins`.
     pub(crate) fn report(&self) -> Json {
         let info = self.library.info;
-        let status = self.object.status();
-        let status = serde_json::from_str(&status).unwrap_or_else(
-            |error| json!({"error": format!("the plugin's status is not JSON: {error}")}),
-        );
+        let (panics, status) = self.status();
         json!({
             "name": info.name(),
             "version": info.version(),
@@ -77,9 +74,20 @@ impl Plugin {
             "path": self.library.path,
             "sha256": self.library.sha256,
             "state": self.state(),
-            "panics": self.object.panics(),
+            "panics": panics,
             "status": status,
         })
+    }
+
+    /// What the plugin says of itself; nothing once it is stopped, for then it is not called.
+    fn status(&self) -> (Option<u64>, Json) {
+        if self.stopped.load(Ordering::Relaxed) {
+            return (None, Json::Null);
+        }
+        let status = serde_json::from_str(&self.object.status()).unwrap_or_else(
+            |error| json!({"error": format!("the plugin's status is not JSON: {error}")}),
+        );
+        (Some(self.object.panics()), status)
     }
 
     fn state(&self) -> &'static str {

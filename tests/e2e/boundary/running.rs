@@ -48,7 +48,7 @@ pub(super) fn trials() -> Vec<Trial> {
             row("panic in state", || a_question_panics("state", "failed")),
             row("panic in status", || a_question_panics("status", "running")),
             row("panic in a plugin thread", || a_thread_panics("guarded thread", 1)),
-            row("panic in a plugin thread without a guard", || a_thread_panics("thread", 0)),
+            row("panic in a plugin thread without a guard", || a_thread_panics("thread", 1)),
             row("hook that sleeps", a_hook_that_sleeps_delays_its_request_only),
             row("shutdown that hangs", a_shutdown_that_hangs_is_left_behind),
             row("file replaced by rename while running", || the_file_is_changed(replace)),
