@@ -157,7 +157,7 @@ impl Target {
             .map_err(|source| CallError::Request { service: service.to_owned(), source })?;
         // Which version is spoken to an instance is the connection's business.
         parts.version = Version::HTTP_11;
-        parts.headers.remove(header::HOST);
+        parts.headers.insert(header::HOST, self.0.host().clone());
         Ok(Request::from_parts(parts, body))
     }
 

@@ -2,20 +2,30 @@
 
 use std::fmt;
 
-use http::{Uri, uri::Scheme};
+use http::{HeaderValue, Uri, uri::Scheme};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
 /// The URL under which an instance is reached: scheme, authority and an optional path.
 #[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct BaseUrl(Uri);
+pub struct BaseUrl {
+    uri: Uri,
+    host: HeaderValue,
+}
 
 impl BaseUrl {
     /// The URL; its scheme and authority are always there.
     #[must_use]
     pub const fn uri(&self) -> &Uri {
-        &self.0
+        &self.uri
+    }
+
+    /// The value of `Host` in a request to it: RFC 9110, section 7.2. Made once, because a client
+    /// that is given none formats one for every request.
+    #[must_use]
+    pub const fn host(&self) -> &HeaderValue {
+        &self.host
     }
 }
 
@@ -35,19 +45,23 @@ impl TryFrom<String> for BaseUrl {
         if uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
             return Err("wanted a URL without a query and without user information".to_owned());
         }
-        Ok(Self(uri))
+        let host = uri.authority().map_or("", |authority| authority.as_str());
+        let host = host.strip_suffix(":80").unwrap_or(host);
+        let host = HeaderValue::from_str(host)
+            .map_err(|_| format!("wanted a URL with a host, found {text:?}"))?;
+        Ok(Self { uri, host })
     }
 }
 
 impl From<BaseUrl> for String {
     fn from(url: BaseUrl) -> Self {
-        url.0.to_string()
+        url.uri.to_string()
     }
 }
 
 impl fmt::Debug for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        write!(f, "{}", self.uri)
     }
 }
 

@@ -3,16 +3,17 @@
 use std::{
     convert::Infallible,
     error::Error,
-    task::{Context, Poll},
+    future::{self, Ready},
+    task::{Context, Poll, ready},
 };
 
-use futures_util::{FutureExt, future::Map};
+use futures_util::{
+    FutureExt,
+    future::{Either, Map},
+};
 use http::{Request, Response, StatusCode, header};
 use plugin_api::Outcome;
-use tower::{
-    BoxError, Layer, Service, ServiceExt, load_shed::error::Overloaded, timeout::error::Elapsed,
-    util::Oneshot,
-};
+use tower::{BoxError, Layer, Service, load_shed::error::Overloaded, timeout::error::Elapsed};
 
 use super::exchange::Ended;
 use crate::{Body, CallError};
@@ -25,33 +26,46 @@ impl<S> Layer<S> for ErrorStatusLayer {
     type Service = ErrorStatus<S>;
 
     fn layer(&self, inner: S) -> ErrorStatus<S> {
-        ErrorStatus { inner }
+        ErrorStatus { inner, not_ready: None }
     }
 }
 
 /// Answers in place of a service that fails, also where it fails to become ready. The client learns
 /// the kind of failure and nothing of the inside; the reason is in the log.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct ErrorStatus<S> {
     inner: S,
+    /// Why the service did not become ready, kept for the request that it was to be ready for.
+    not_ready: Option<BoxError>,
+}
+
+impl<S: Clone> Clone for ErrorStatus<S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), not_ready: None }
+    }
 }
 
 type Answer = Result<Response<Body>, Infallible>;
+type Answered<F> = Map<F, fn(Result<Response<Body>, BoxError>) -> Answer>;
 
 impl<S> Service<Request<Body>> for ErrorStatus<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone,
+    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Map<Oneshot<S, Request<Body>>, fn(Result<Response<Body>, BoxError>) -> Answer>;
+    type Future = Either<Ready<Answer>, Answered<S::Future>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.not_ready = ready!(self.inner.poll_ready(cx)).err();
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.inner.clone().oneshot(request).map(answer)
+        match self.not_ready.take() {
+            Some(error) => Either::Left(future::ready(answer(Err(error)))),
+            None => Either::Right(self.inner.call(request).map(answer)),
+        }
     }
 }
 
@@ -107,5 +121,42 @@ impl std::fmt::Display for Chain<'_> {
             source = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::ServiceExt;
+    use tower_test::mock;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_service_that_does_not_become_ready_is_answered_for() {
+        let (handler, mut handle) = mock::pair::<Request<Body>, Response<Body>>();
+        handle.send_error(Overloaded::new());
+        let answer = ErrorStatusLayer.layer(handler).oneshot(Request::default()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn each_kind_of_failure_has_its_status() {
+        let service = || "a".to_owned();
+        let (at, source) = (|| "http://a".to_owned(), || BoxError::from("why"));
+        let failures: [(BoxError, u16); 6] = [
+            (Elapsed::new().into(), 504),
+            (Overloaded::new().into(), 503),
+            (CallError::NotSealed { service: service() }.into(), 503),
+            (CallError::NoInstance { service: service(), reason: "" }.into(), 503),
+            (
+                CallError::Connect { service: service(), instance: at(), source: source() }.into(),
+                502,
+            ),
+            (source(), 500),
+        ];
+        for (error, status) in failures {
+            let shown = error.to_string();
+            assert_eq!(respond(&*error).status(), status, "{shown}");
+        }
     }
 }
