@@ -2,6 +2,7 @@
 //!
 //! `forwarder LISTEN UPSTREAM` sends every request on LISTEN to the same path at UPSTREAM, both
 //! bodies streamed. `host/benches/README.md` says what it is compared with.
+#![forbid(unsafe_code)]
 
 use std::{convert::Infallible, env, error::Error, net::SocketAddr};
 

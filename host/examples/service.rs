@@ -5,6 +5,7 @@
 //! cargo build --release
 //! cargo run --release --example service -- --config host/config/quickstart.toml
 //! ```
+#![forbid(unsafe_code)]
 
 use std::{process::ExitCode, sync::Arc};
 

@@ -18,6 +18,7 @@
 //! cargo run --release --example w3c -- --config w3c.toml
 //! STRICT_LEVEL=2 SPEC_LEVEL=2 python test.py http://127.0.0.1:5000/test
 //! ```
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -1,12 +1,15 @@
 //! What an operator asks a running host; on a listener of its own.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header, request};
 use serde_json::{Value as Json, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{Body, Identity, Plugin, layers::SlowHooks, stack::Directory};
+
+/// How long `GET /plugins` waits for the plugin's own words.
+const PLUGIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the host is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,32 +38,34 @@ pub(crate) struct Admin {
     pub(crate) directory: Directory,
     pub(crate) plugin: Option<Arc<Plugin>>,
     pub(crate) slow_hooks: SlowHookCounts,
+    /// Whoever holds its one permit asks the plugin.
+    pub(crate) asking: Arc<Semaphore>,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
 impl Admin {
     /// Answers one request.
-    pub(crate) fn answer(&self, request: &Request<Body>) -> Result<Response<Body>, Infallible> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    pub(crate) async fn answer(&self, request: &request::Parts) -> Response<Body> {
+        if !matches!(request.method, Method::GET | Method::HEAD) {
             let mut refused = json_response(
                 StatusCode::METHOD_NOT_ALLOWED,
                 &json!({"error": "only GET is answered here"}),
             );
             refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return Ok(refused);
+            return refused;
         }
-        let (status, body) = match request.uri().path() {
+        let (status, body) = match request.uri.path() {
             "/healthz" => (StatusCode::OK, json!({"status": "ok"})),
             "/readyz" => self.ready(),
             "/stack" => (StatusCode::OK, self.stack()),
             "/services" => (StatusCode::OK, self.services()),
-            "/plugins" => (StatusCode::OK, self.plugins()),
+            "/plugins" => (StatusCode::OK, self.plugins().await),
             _ => (
                 StatusCode::NOT_FOUND,
                 json!({"error": "try /healthz, /readyz, /stack, /services or /plugins"}),
             ),
         };
-        Ok(json_response(status, &body))
+        json_response(status, &body)
     }
 
     fn ready(&self) -> (StatusCode, Json) {
@@ -89,17 +94,31 @@ impl Admin {
         })
     }
 
-    fn plugins(&self) -> Json {
-        let report = |hooks: &Option<Arc<SlowHooks>>| hooks.as_ref().map(|hooks| hooks.report());
-        let slow_hooks = json!({
-            "server": report(&self.slow_hooks.server),
-            "client": report(&self.slow_hooks.client),
+    async fn plugins(&self) -> Json {
+        let Some(plugin) = &self.plugin else { return json!([]) };
+        let mut report = match tokio::time::timeout(PLUGIN_TIMEOUT, self.ask(plugin)).await {
+            Ok(Some(report)) => report,
+            _ => plugin.silent_report(&format!("no answer within {PLUGIN_TIMEOUT:?}")),
+        };
+        let slow = |hooks: &Option<Arc<SlowHooks>>| hooks.as_ref().map(|hooks| hooks.report());
+        report["slow-hooks"] = json!({
+            "server": slow(&self.slow_hooks.server),
+            "client": slow(&self.slow_hooks.client),
         });
-        let mut plugins: Vec<Json> = self.plugin.iter().map(|plugin| plugin.report()).collect();
-        for plugin in &mut plugins {
-            plugin["slow-hooks"] = slow_hooks.clone();
-        }
-        plugins.into()
+        json!([report])
+    }
+
+    /// Asks the plugin how it is, off the threads that serve and one question at a time: a plugin
+    /// that does not answer holds one thread and no request.
+    async fn ask(&self, plugin: &Arc<Plugin>) -> Option<Json> {
+        let turn = Arc::clone(&self.asking).acquire_owned().await.ok()?;
+        let plugin = Arc::clone(plugin);
+        let asked = tokio::task::spawn_blocking(move || {
+            let report = plugin.report();
+            drop(turn);
+            report
+        });
+        asked.await.ok()
     }
 }
 

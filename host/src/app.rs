@@ -1,7 +1,7 @@
 //! The order of a start and of a stop, one screen.
 
 use std::{
-    future::Future,
+    convert::Infallible,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -9,8 +9,11 @@ use std::{
 
 use bytes::Bytes;
 use http::Request;
-use plugin_api::PluginError;
-use tokio::{net::TcpListener, sync::watch};
+use plugin_api::{ErrorKind, PluginError};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tower::{BoxError, service_fn};
 
 use crate::{
@@ -24,13 +27,16 @@ use crate::{
     stack::{ClientStack, Directory, Handler, Sealed, SealedServerStack, ServerStack},
 };
 
+/// The most time that a plugin has to start.
+const MOST_LOADING: Duration = Duration::from_secs(10);
+
 /// The least time that a plugin has to flush, also when the drain took all of its own.
 const LEAST_FLUSH: Duration = Duration::from_secs(2);
 
 /// A host that is not started yet.
 #[derive(Debug)]
 pub struct App {
-    settings: Settings,
+    settings: Arc<Settings>,
     identity: Identity,
     client: Client,
 }
@@ -63,12 +69,12 @@ impl App {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let identity = Identity::new(&settings.config().service);
-        Self { settings, identity, client: Client::default() }
+        Self { settings: Arc::new(settings), identity, client: Client::default() }
     }
 
     /// The settings in force.
     #[must_use]
-    pub const fn config(&self) -> &Config {
+    pub fn config(&self) -> &Config {
         self.settings.config()
     }
 
@@ -91,36 +97,36 @@ impl App {
         let began = Instant::now();
         let internal = |source| Error::Internal { what: "cannot listen for signals", source };
         let mut signals = Signals::listen().map_err(internal)?;
-        let ready = self.prepare(handler).await?;
+        let ready = tokio::select! {
+            ready = self.prepare(handler) => ready?,
+            signal = signals.next() => {
+                tracing::info!(signal, "stopped while starting");
+                return Ok(Stopped::Drained);
+            }
+        };
 
         let config = self.settings.config();
-        let admin_listener = listen("admin.listen", config.admin.listen).await?;
-        let listener = listen("server.listen", config.server.listen).await?;
+        let (admin, admin_address) = listen("admin.listen", config.admin.listen).await?;
+        let (public, address) = listen("server.listen", config.server.listen).await?;
         let (phase, phases) = watch::channel(Phase::Starting);
-        let admin =
-            serve_admin(&self.identity, &ready, config.server.listen, admin_listener, phases);
-        ready.discovery.register(&self.identity, config.server.listen).await?;
+        let admin = serve_admin(&self.identity, &ready, address, admin, phases);
+        ready.discovery.register(&self.identity, address).await?;
         phase.send_replace(Phase::Serving);
-        tracing::info!(
-            server = %config.server.listen,
-            admin = %config.admin.listen,
-            took = ?began.elapsed(),
-            "ready"
-        );
+        tracing::info!(server = %address, admin = %admin_address, took = ?began.elapsed(), "ready");
 
-        let server = Server::new(listener, ready.server.into_service());
+        let server = Server::new(public, ready.server.into_service());
         let (signal, draining) = server.accept_until(signals.next()).await;
 
         tracing::info!(signal, "stopping: finishing what is open");
         phase.send_replace(Phase::Draining);
-        if let Err(error) = ready.discovery.deregister().await {
-            tracing::warn!("{error}");
-        }
         let deadline = Instant::now() + config.server.drain_timeout;
-        let stopped = drain(draining, deadline, signals.next()).await;
-        if stopped != Stopped::AtOnce {
-            stop_plugin(ready.plugin, deadline).await;
-        }
+        let stopped = tokio::select! {
+            stopped = stop(&*ready.discovery, draining, ready.plugin, deadline) => stopped,
+            signal = signals.next() => {
+                tracing::warn!(signal, "a second signal: ending at once");
+                Stopped::AtOnce
+            }
+        };
         admin.abort();
         tracing::info!("stopped");
         Ok(stopped)
@@ -140,7 +146,9 @@ impl App {
         let plugin = ready.plugin.clone();
         let timeout = self.settings.config().client.connect_timeout;
         let reachable = match plugin.clone() {
-            Some(plugin) => blocking(move || plugin.check(timeout)).await.unwrap_or(Ok(())),
+            Some(plugin) => blocking(move || plugin.check(timeout)).await.unwrap_or_else(|| {
+                Err(PluginError::new(ErrorKind::PANIC, "its check could not be made"))
+            }),
             None => Ok(()),
         };
         let known = plugin.as_ref().map_or(&[][..], |plugin| plugin.settings());
@@ -164,7 +172,7 @@ impl App {
         let discovery = discovery::connect(&config.discovery);
         let directory = Directory::new(discovery.watch().await?);
 
-        let plugin = self.load_plugin()?;
+        let plugin = self.load_plugin().await?;
         if let Some(plugin) = &plugin {
             if let Some(layer) = plugin.server_layer() {
                 server.splice(plugin.name(), layer);
@@ -184,13 +192,13 @@ impl App {
     }
 
     /// The plugin where one is wanted and can be had.
-    fn load_plugin(&self) -> Result<Option<Arc<Plugin>>, LoadError> {
+    async fn load_plugin(&self) -> Result<Option<Arc<Plugin>>, LoadError> {
         let otel = &self.settings.config().otel;
         if !otel.enabled {
             return Ok(None);
         }
         let began = Instant::now();
-        match plugin::load(&self.settings, &self.identity) {
+        match self.load().await {
             Ok(plugin) => {
                 tracing::info!(took = ?began.elapsed(), "otel plugin: loaded {plugin}");
                 Ok(Some(Arc::new(plugin)))
@@ -203,10 +211,33 @@ impl App {
             }
         }
     }
+
+    /// Loads the plugin on a thread of its own: one that hangs must not keep signals from us.
+    async fn load(&self) -> Result<Plugin, LoadError> {
+        let (settings, identity) = (Arc::clone(&self.settings), self.identity.clone());
+        let loaded = blocking(move || plugin::load(&settings, &identity));
+        match tokio::time::timeout(MOST_LOADING, loaded).await {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => Err(self.not_loaded("the host failed while loading it".to_owned())),
+            Err(_) => Err(self.not_loaded(format!("did not start within {MOST_LOADING:?}"))),
+        }
+    }
+
+    fn not_loaded(&self, reason: String) -> LoadError {
+        let path = self.settings.config().otel.library.clone().into();
+        LoadError::File { path, reason }
+    }
 }
 
-async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { key, address, source })
+/// The listener and the address that it got: port 0 asks for any.
+async fn listen(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen { key, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 /// Serves the operators' endpoints until it is aborted, during the drain too.
@@ -225,36 +256,43 @@ fn serve_admin<S: Sealed>(
         directory: ready.directory.clone(),
         plugin: ready.plugin.clone(),
         slow_hooks: ready.slow_hooks.clone(),
+        asking: Arc::new(Semaphore::new(1)),
         phase,
     });
     let service = service_fn(move |request: Request<Body>| {
         let admin = Arc::clone(&admin);
-        async move { admin.answer(&request) }
+        async move { Ok::<_, Infallible>(admin.answer(&request.into_parts().0).await) }
     });
     tokio::spawn(async move {
         Server::new(listener, service).accept_until(std::future::pending::<()>()).await;
     })
 }
 
-/// Waits for the open requests, but not past the deadline nor past a second signal.
-async fn drain(
-    mut draining: Draining,
+/// No new request, then no open one, then no span that waits; all before one deadline.
+async fn stop(
+    discovery: &dyn Discovery,
+    draining: Draining,
+    plugin: Option<Arc<Plugin>>,
     deadline: Instant,
-    second_signal: impl Future<Output = &'static str>,
 ) -> Stopped {
-    let stopped = tokio::select! {
-        () = draining.drain() => Stopped::Drained,
-        () = tokio::time::sleep_until(deadline.into()) => {
-            tracing::warn!("the drain deadline passed; cutting what is still open");
-            Stopped::DeadlinePassed
-        }
-        signal = second_signal => {
-            tracing::warn!(signal, "a second signal: ending at once");
-            return Stopped::AtOnce;
-        }
-    };
-    draining.cut().await;
+    match tokio::time::timeout_at(deadline.into(), discovery.deregister()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("{error}"),
+        Err(_) => tracing::warn!("discovery: not deregistered before the drain deadline"),
+    }
+    let stopped = drain(draining, deadline).await;
+    stop_plugin(plugin, deadline).await;
     stopped
+}
+
+/// Waits for the open requests, but not past the deadline.
+async fn drain(mut draining: Draining, deadline: Instant) -> Stopped {
+    let drained = tokio::time::timeout_at(deadline.into(), draining.drain()).await;
+    if drained.is_err() {
+        tracing::warn!("the drain deadline passed; cutting what is still open");
+    }
+    draining.cut().await;
+    if drained.is_ok() { Stopped::Drained } else { Stopped::DeadlinePassed }
 }
 
 /// Flushes and stops the plugin, within what is left until the deadline.

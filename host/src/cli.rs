@@ -79,10 +79,10 @@ where
 {
     let (app, handler) = prepare(config, make)?;
     let runtime = runtime()?;
-    let stopped = runtime.block_on(app.run(handler))?;
-    // What still runs has had its time.
+    let stopped = runtime.block_on(app.run(handler));
+    // What still runs has had its time; a plugin that hangs would otherwise be waited for.
     runtime.shutdown_background();
-    Ok(ExitCode::from(match stopped {
+    Ok(ExitCode::from(match stopped? {
         Stopped::Drained => 0,
         Stopped::DeadlinePassed | Stopped::AtOnce => 75,
     }))
@@ -98,7 +98,10 @@ where
     B::Error: Into<tower::BoxError>,
 {
     let (app, handler) = prepare(config, make)?;
-    let checked = runtime()?.block_on(app.check(handler))?;
+    let runtime = runtime()?;
+    let checked = runtime.block_on(app.check(handler));
+    runtime.shutdown_background();
+    let checked = checked?;
     let mut out = io::stdout().lock();
     for line in &checked.settings {
         let _ = writeln!(out, "{} = {}  # {}", line.key, line.value, line.source);

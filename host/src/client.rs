@@ -17,7 +17,7 @@ use tower::BoxError;
 use crate::{
     Body,
     config::{self, BaseUrl},
-    layers::HttpClient,
+    layers::{HttpClient, is_request_body},
     stack::SealedClientStack,
 };
 
@@ -53,6 +53,14 @@ pub enum CallError {
         service: String,
         /// What is wrong with it.
         source: http::Error,
+    },
+    /// The request's body broke off while it was sent: whoever sends it is gone.
+    #[error("service {service}: the request's body broke off")]
+    RequestBody {
+        /// The service group that was called.
+        service: String,
+        /// Why.
+        source: BoxError,
     },
     /// No connection could be made.
     #[error("service {service}: cannot connect to {instance}")]
@@ -122,6 +130,9 @@ impl Client {
         };
         answer.map_err(|error| {
             let (service, instance) = (service.to_owned(), target.instance());
+            if is_request_body(&error) {
+                return CallError::RequestBody { service, source: error.into() };
+            }
             if error.is_connect() {
                 return CallError::Connect { service, instance, source: root_cause(error) };
             }

@@ -1,4 +1,5 @@
 //! The binary `host`: the life cycle of the library around the configured routes.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -3,7 +3,10 @@
 use std::{
     convert::Infallible,
     future::Future,
-    io,
+    io::{
+        self,
+        ErrorKind::{ConnectionAborted, ConnectionReset},
+    },
     net::SocketAddr,
     sync::{
         Arc,
@@ -76,6 +79,8 @@ impl<S: Sealed> Server<S> {
     async fn accepted(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
         match accepted {
             Ok((stream, peer)) => self.connection(stream, peer),
+            // The client was gone again before its turn came.
+            Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionReset) => {}
             Err(error) => {
                 tracing::warn!("a connection could not be accepted: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -6,10 +6,10 @@
 //! | --- | --- |
 //! | the plugin's layer | a shed, a timeout and a panic are traced as the responses they become |
 //! | request-id | every answer has an id, refusals included |
-//! | catch-panic | below it nothing ends the connection |
+//! | catch-panic | a handler that panics answers with 500 |
 //! | error-status | the one place where an error becomes a status code |
 //! | load-shed | answers at once when the limit below is reached |
-//! | in-flight-limit | counts what is really worked on |
+//! | in-flight-limit | counts requests that have no response head yet |
 //! | timeout | a handler's time, without any time in a queue |
 //! | routes | the handler |
 //!
@@ -100,7 +100,7 @@ impl<H> ServerStack<H> {
     pub fn new(handler: H, config: &config::Server) -> Self {
         Self {
             handler,
-            max_in_flight: config.max_in_flight,
+            max_in_flight: config.max_in_flight.get(),
             request_timeout: config.request_timeout,
             spliced: None,
         }

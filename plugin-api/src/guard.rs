@@ -25,7 +25,6 @@ pub const MOST_PER_MINUTE: u32 = 10;
 static PANICS: AtomicU64 = AtomicU64::new(0);
 static OFF: AtomicBool = AtomicBool::new(false);
 static MINUTE: Mutex<Minute> = Mutex::new(Minute { start: None, panics: 0 });
-static HOST: Mutex<Option<Host>> = Mutex::new(None);
 
 /// The panics since the first one of the running minute.
 #[derive(Debug)]
@@ -57,21 +56,17 @@ pub fn is_off() -> bool {
     OFF.load(Ordering::Relaxed)
 }
 
-/// Runs `body`; answers `neutral()` and counts when it panics. Around every entry point already; a
+/// Runs `body`; answers `neutral()` when it panics, which the panic hook has counted by then. Around every entry point already; a
 /// plugin puts it around what its own threads do.
 ///
 /// `AssertUnwindSafe` holds because a value seen half-changed by a later call belongs to the plugin
 /// itself, and what may be wrong with it then is at worst another panic, which is caught as well.
 pub fn call<T>(neutral: impl FnOnce() -> T, body: impl FnOnce() -> T) -> T {
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(value) => value,
-        Err(payload) => {
-            // A payload may panic when it is dropped; a few leaked bytes cannot.
-            std::mem::forget(payload);
-            count();
-            neutral()
-        }
-    }
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
+        // A payload may panic when it is dropped; a few leaked bytes cannot.
+        std::mem::forget(payload);
+        neutral()
+    })
 }
 
 /// Like [`call`], but does not enter `body` at all once the plugin is off.
@@ -81,26 +76,25 @@ pub(crate) fn hook<T>(neutral: impl FnOnce() -> T, body: impl FnOnce() -> T) -> 
 
 /// Sends the message and the place of every panic of this library to the host's log.
 pub(crate) fn report_to(host: &Host) {
-    *HOST.lock().unwrap_or_else(PoisonError::into_inner) = Some(host.clone());
     let host = host.clone();
     set_hook(Box::new(move |info| {
-        PANICS.fetch_add(1, Ordering::Relaxed);
-        host.log(Level::ERROR, "panic", &info.to_string());
+        let place = info.location().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        let message = info.payload_as_str().unwrap_or("no message");
+        host.log(Level::ERROR, "panic", &format!("panicked at {place}: {message}"));
+        count(&host);
     }));
 }
 
-/// The hook has counted the panic already; here it counts against the bound.
-fn count() {
+/// Counts a panic, wherever in the library it was, and switches the plugin off after too many.
+fn count(host: &Host) {
+    PANICS.fetch_add(1, Ordering::Relaxed);
     let mut minute = MINUTE.lock().unwrap_or_else(PoisonError::into_inner);
     let one_too_many = minute.count(Instant::now());
     drop(minute);
     if one_too_many && !OFF.swap(true, Ordering::Relaxed) {
-        let host = HOST.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(host) = host {
-            let message =
-                format!("switched off: {MOST_PER_MINUTE} panics within a minute; requests go on");
-            host.log(Level::WARN, "plugin_api::guard", &message);
-        }
+        let message =
+            format!("switched off: {MOST_PER_MINUTE} panics within a minute; requests go on");
+        host.log(Level::WARN, "plugin_api::guard", &message);
     }
 }
 

@@ -9,7 +9,7 @@ mod settings;
 mod tree;
 mod value;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -75,8 +75,8 @@ pub struct Server {
     /// A request without a response head by then is answered with 504.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
-    /// Requests past this many at once are answered with 503.
-    pub max_in_flight: usize,
+    /// Requests past this many at once are answered with 503; one counts until its response head.
+    pub max_in_flight: NonZeroUsize,
     /// How long a stop waits for open requests.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
@@ -87,7 +87,7 @@ impl Default for Server {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             request_timeout: Duration::from_secs(30),
-            max_in_flight: 10_000,
+            max_in_flight: const { NonZeroUsize::new(10_000).unwrap() },
             drain_timeout: Duration::from_secs(10),
         }
     }

@@ -285,7 +285,7 @@ mod tests {
             ),
             (
                 "[server]\nmax-in-flight = -1",
-                "host.toml:2: server.max-in-flight: wanted usize, found integer `-1`",
+                "host.toml:2: server.max-in-flight: wanted a nonzero usize, found integer `-1`",
             ),
             (
                 "[client]\nconnect-timeout = \"soon\"",
@@ -323,7 +323,7 @@ mod tests {
         let file = "[server]\nmax-in-flight = 1\n[service]\ngroup = \"a\"";
         let set = [("HOST_SERVER__MAX_IN_FLIGHT", "7"), ("HOST_SERVICE__GROUP", "8")];
         let settings = parse(file, &set).unwrap();
-        assert_eq!(settings.config().server.max_in_flight, 7);
+        assert_eq!(settings.config().server.max_in_flight.get(), 7);
         assert_eq!(settings.config().service.group, "8");
         let source = |key: &str| {
             settings.effective(&[]).into_iter().find(|line| line.key == key).unwrap().source

@@ -114,7 +114,19 @@ fn follow(exchange: Option<Exchange>, response: Response<Body>) -> Response<Body
 }
 
 fn outcome(error: &ClientError) -> Outcome {
-    if error.is_connect() { Outcome::CONNECT_FAILED } else { Outcome::UPSTREAM_GONE }
+    if is_request_body(error) {
+        Outcome::CLIENT_GONE
+    } else if error.is_connect() {
+        Outcome::CONNECT_FAILED
+    } else {
+        Outcome::UPSTREAM_GONE
+    }
+}
+
+/// Whether it was the request's own body that failed, and not the upstream.
+pub(crate) fn is_request_body(error: &ClientError) -> bool {
+    let source = std::error::Error::source(error);
+    source.and_then(|source| source.downcast_ref()).is_some_and(hyper::Error::is_user)
 }
 
 #[cfg(test)]

@@ -82,6 +82,11 @@ fn respond(error: &(dyn Error + Send + Sync + 'static)) -> Response<Body> {
         tracing::warn!("the request timeout passed");
         return refusal(StatusCode::GATEWAY_TIMEOUT, Outcome::TIMEOUT, "timeout\n");
     }
+    if let Some(CallError::RequestBody { .. }) = error.downcast_ref() {
+        // Anybody can break off an upload; it is not worth a line for each.
+        tracing::debug!("{}", Chain(error));
+        return refusal(StatusCode::BAD_REQUEST, Outcome::CLIENT_GONE, "incomplete request\n");
+    }
     tracing::warn!("{}", Chain(error));
     match error.downcast_ref::<CallError>() {
         Some(CallError::NoInstance { .. } | CallError::NotSealed { .. }) => {
@@ -93,7 +98,7 @@ fn respond(error: &(dyn Error + Send + Sync + 'static)) -> Response<Body> {
         Some(CallError::Connect { .. } | CallError::Upstream { .. }) => {
             refusal(StatusCode::BAD_GATEWAY, Outcome::UPSTREAM_GONE, "upstream unavailable\n")
         }
-        Some(CallError::Request { .. }) | None => {
+        Some(CallError::Request { .. } | CallError::RequestBody { .. }) | None => {
             refusal(StatusCode::INTERNAL_SERVER_ERROR, Outcome::COMPLETE, "internal error\n")
         }
     }

@@ -14,7 +14,7 @@ mod slow_hooks;
 mod testing;
 
 pub(crate) use catch_panic::CatchPanicLayer;
-pub(crate) use client_exchange::{ClientExchange, ClientFuture, HttpClient};
+pub(crate) use client_exchange::{ClientExchange, ClientFuture, HttpClient, is_request_body};
 pub(crate) use error_status::ErrorStatusLayer;
 pub(crate) use request_id::RequestIdLayer;
 pub(crate) use server_exchange::ServerExchange;

@@ -63,17 +63,26 @@ impl Plugin {
         self.object.client_layer().into_option()
     }
 
-    /// One entry of `GET /plugins`.
+    /// One entry of `GET /plugins`. Asks the plugin, which may block.
     pub(crate) fn report(&self) -> Json {
-        let info = self.library.info;
         let (panics, status) = self.status();
+        self.entry(self.state(), panics, &status)
+    }
+
+    /// The entry of a plugin that does not answer.
+    pub(crate) fn silent_report(&self, reason: &str) -> Json {
+        self.entry("failed", None, &json!({"error": reason}))
+    }
+
+    fn entry(&self, state: &str, panics: Option<u64>, status: &Json) -> Json {
+        let info = self.library.info;
         json!({
             "name": info.name(),
             "version": info.version(),
             "abi": info.api_version(),
             "path": self.library.path,
             "sha256": self.library.sha256,
-            "state": self.state(),
+            "state": state,
             "panics": panics,
             "status": status,
         })

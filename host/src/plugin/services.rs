@@ -35,6 +35,8 @@ impl HostServices for Services {
             }
             Verdict::Suppressed => return,
         }
+        // A line of the plugin's must not look like several of the host's.
+        let message = message.replace(char::is_control, " ");
         // `tracing` wants the level of a line to be known when it is compiled.
         match level {
             Level::ERROR => tracing::error!(target: "plugin", from = target, "{message}"),

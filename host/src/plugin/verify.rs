@@ -3,20 +3,23 @@
 use std::{
     fs::{File, Metadata},
     io::{self, Read},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
-use rustix::process::{getegid, geteuid};
+use rustix::{
+    fs::OFlags,
+    process::{getegid, geteuid},
+};
 use sha2::{Digest, Sha256};
 
 /// Opens `path` and checks that it is a regular file which nobody else may change. What is checked
 /// afterwards, and loaded in the end, is the descriptor that this returns.
 pub(super) fn open(path: &Path) -> Result<File, String> {
-    let before = path.metadata().map_err(|error| unreadable(&error))?;
-    // Opening a FIFO would wait for a writer.
-    regular(&before)?;
-    let file = File::open(path).map_err(|error| unreadable(&error))?;
+    // Opening a FIFO would otherwise wait for a writer.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|error| unreadable(&error))?;
     let opened = file.metadata().map_err(|error| unreadable(&error))?;
     regular(&opened)?;
     owned(&opened, "the file")?;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery,
+};
 
 use crate::{Body, CallError, Client};
 
@@ -35,6 +37,7 @@ pub(super) async fn forward(
         *request.uri_mut() = Uri::from(path);
     }
     strip(request.headers_mut());
+    join_cookies(request.headers_mut());
     let mut response = client.call(&service, request).await?;
     strip(response.headers_mut());
     // A service may speak an older version than our client does.
@@ -55,6 +58,19 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// HTTP/2 may have cut the cookies into several lines, HTTP/1.1 has one: RFC 9113, section 8.2.3.
+fn join_cookies(headers: &mut HeaderMap) {
+    let lines = headers.get_all(header::COOKIE);
+    if lines.iter().nth(1).is_none() {
+        return;
+    }
+    let all = lines.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    // Values joined by a header's own separator are a header's value.
+    if let Ok(all) = HeaderValue::from_bytes(&all) {
+        headers.insert(header::COOKIE, all);
+    }
+}
+
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let lines = headers.get_all(header::CONNECTION).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
@@ -63,6 +79,19 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cookies_become_one_line() {
+        let mut headers = HeaderMap::new();
+        for value in ["a=1", "b=2; c=3", "d=4"] {
+            headers.append(header::COOKIE, HeaderValue::from_static(value));
+        }
+        join_cookies(&mut headers);
+        assert_eq!(
+            headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(),
+            ["a=1; b=2; c=3; d=4"]
+        );
+    }
 
     #[test]
     fn what_belongs_to_the_connection_does_not_go_on() {

@@ -155,7 +155,7 @@ impl Pipeline {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(reason)) => PluginError::new(ErrorKind::OTHER, reason),
             Err(_) => {
-                let shown = humantime::format_duration(timeout);
+                let shown = shown(timeout);
                 PluginError::new(ErrorKind::TIMEOUT, format_args!("no answer within {shown}"))
             }
         };
@@ -172,7 +172,7 @@ impl Pipeline {
         self.shared.flush.notify_one();
         let missing = self.shared.queue.wait_for(mark, deadline_after(timeout));
         if missing > 0 {
-            let shown = humantime::format_duration(timeout);
+            let shown = shown(timeout);
             let message =
                 format_args!("spans still waiting after {shown}: {missing}{}", self.why());
             return Err(PluginError::new(ErrorKind::TIMEOUT, message));
@@ -203,7 +203,7 @@ impl Pipeline {
         if is_over && lost == 0 {
             return Ok(());
         }
-        let shown = humantime::format_duration(timeout);
+        let shown = shown(timeout);
         if Instant::now() < gives_up {
             let message = format!("spans lost: {lost}{}", self.why());
             return Err(PluginError::new(ErrorKind::OTHER, message));
@@ -236,6 +236,12 @@ impl Thread {
         _ = self.handle.join();
         true
     }
+}
+
+/// In whole milliseconds: nobody reads further.
+fn shown(timeout: Duration) -> humantime::FormattedDuration {
+    let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    humantime::format_duration(Duration::from_millis(millis))
 }
 
 /// A timeout too long for the clock is as good as an hour.

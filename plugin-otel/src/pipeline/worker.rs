@@ -55,8 +55,13 @@ impl<E: SpanExporter> Worker<E> {
                     self.export_waiting().await;
                 }
                 Reason::Check(reply) => {
+                    let mut stop = self.stop.clone();
+                    let answer = select! {
+                        answer = caught(self.exporter.export(Vec::new())) => answer,
+                        _ = stop.changed() => Err("the host stopped before it was done".to_owned()),
+                    };
                     // Whoever asked may have given up.
-                    _ = reply.send(caught(self.exporter.export(Vec::new())).await);
+                    _ = reply.send(answer);
                 }
                 Reason::Stop => return self.export_waiting().await,
             }

@@ -51,6 +51,9 @@ pub(super) fn trials() -> Vec<Trial> {
             row("panic in a plugin thread without a guard", || a_thread_panics("thread", 1)),
             row("hook that sleeps", a_hook_that_sleeps_delays_its_request_only),
             row("shutdown that hangs", a_shutdown_that_hangs_is_left_behind),
+            row("second signal while shutdown hangs", a_second_signal_does_not_wait_for_a_plugin),
+            row("status that hangs", a_status_that_hangs_keeps_nobody_else),
+            row("create that hangs", a_create_that_hangs_is_left_behind),
             row("file replaced by rename while running", || the_file_is_changed(replace)),
             row("file removed while running", || the_file_is_changed(remove)),
             row("SIGTERM under load", the_stop_under_load_flushes_once_and_calls_nothing_after),
@@ -198,6 +201,38 @@ async fn a_shutdown_that_hangs_is_left_behind() {
     assert_eq!(warnings(&output, "did not stop within"), 1, "{output:?}");
     // Two seconds are the least that a plugin is given to flush.
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+async fn a_second_signal_does_not_wait_for_a_plugin() {
+    let config = misbehaving("hang shutdown").set("server.drain-timeout", "60s");
+    let host = HostProcess::start(config).await;
+    host.signal(Signal::TERM);
+    until("the host to stop", async || (!host.lines_with(&["stopping"]).is_empty()).then_some(()))
+        .await;
+    host.signal(Signal::TERM);
+    let output = host.end().await;
+    assert_eq!(output.code, 75, "{output:?}");
+    assert_eq!(warnings(&output, "a second signal"), 1, "{output:?}");
+}
+
+async fn a_status_that_hangs_keeps_nobody_else() {
+    let host = HostProcess::start(misbehaving("hang status")).await;
+    for _ in 0..3 {
+        let plugin = host.plugin().await;
+        assert_eq!(plugin["state"], "failed", "{plugin}");
+        assert!(plugin["status"]["error"].as_str().unwrap().contains("no answer"), "{plugin}");
+    }
+    answers(&host).await;
+    assert_eq!(host.stop().await.code, 0);
+}
+
+async fn a_create_that_hangs_is_left_behind() {
+    let host = HostProcess::start(misbehaving("hang create").set("otel.required", false)).await;
+    answers(&host).await;
+    assert_eq!(host.stack("server").await[0], "request-id");
+    let output = host.stop().await;
+    assert_eq!(output.code, 0, "{output:?}");
+    assert_eq!(warnings(&output, "did not start within"), 1, "{output:?}");
 }
 
 fn replace(library: &Path) {
