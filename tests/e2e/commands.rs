@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use harness::{Output, artifacts, free, hold, run};
+use harness::{Collector, Config, Output, artifacts, free, hold, run};
 
 trials![
     version_and_help_are_printed,
@@ -10,6 +10,7 @@ trials![
     a_plugin_is_described,
     a_file_that_is_no_plugin_is_refused,
     an_address_in_use_ends_with_69,
+    a_check_reaches_for_the_collector,
 ];
 
 async fn host(arguments: &[&str]) -> Output {
@@ -25,6 +26,27 @@ async fn version_and_help_are_printed() {
     for word in ["--config", "check", "plugin"] {
         assert!(help.stdout.contains(word), "no {word} in {}", help.stdout);
     }
+}
+
+async fn a_check_reaches_for_the_collector() {
+    let library = artifacts::plugin_otel().display().to_string();
+    let collector = Collector::start().await;
+    for (endpoint, protocol, code) in [
+        (collector.grpc_endpoint(), "grpc", 0),
+        (collector.http_endpoint(), "http/protobuf", 0),
+        ("http://127.0.0.1:1".to_owned(), "grpc", 69),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("host.toml");
+        let config = Config::new().plugin(&library).set("otel.endpoint", endpoint.clone());
+        let config = config.set("otel.protocol", protocol).set("log.level", "error");
+        fs::write(&file, config.text()).unwrap();
+        let output = run(folder.path(), &["check", "--config", file.to_str().unwrap()], &[]).await;
+        assert_eq!(output.code, code, "{endpoint}: {output:?}");
+        assert_eq!(output.stderr.lines().count(), usize::from(code != 0), "{output:?}");
+        assert_eq!(output.stderr.contains("collector cannot be reached"), code != 0, "{output:?}");
+    }
+    assert!(collector.spans().is_empty());
 }
 
 async fn a_wrong_command_line_ends_with_64() {

@@ -196,6 +196,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_upload_that_breaks_off_is_not_the_upstreams_fault() {
+        let journal = Journal::default();
+        let (place, _) = answer_once("").await;
+        let broken = futures_util::stream::iter([
+            Ok(http_body::Frame::data(bytes::Bytes::from_static(b"half"))),
+            Err(tower::BoxError::from("reset")),
+        ]);
+        let mut request = get(&place);
+        *request.method_mut() = http::Method::POST;
+        *request.body_mut() = Body::new(http_body_util::StreamBody::new(broken));
+        let error = exchange(&journal).send("greeter", request).await.unwrap_err();
+        assert!(is_request_body(&error), "{error:?}");
+        assert!(journal.take()[1].starts_with("end client gone "));
+    }
+
+    #[tokio::test]
     async fn a_body_that_the_upstream_cuts_is_told() {
         let journal = Journal::default();
         let (place, _) = answer_once("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi").await;

@@ -90,12 +90,25 @@ async fn no_mutation_of_the_headers_kills_the_host() {
     assert!(refused > MUTATIONS / 2, "only {refused} were refused: is it the headers that change?");
 }
 
-/// Whether the host refuses the library, in one line; it may also find nothing wrong with it.
+/// Whether the host refuses the library, in one line. Where it finds nothing wrong with it, the
+/// library is started and its layers are asked for as well: damage may show in the first call.
 async fn is_refused(library: &Path, mutation: &str) -> bool {
     let folder = library.parent().unwrap();
-    let output = run(folder, &["plugin", library.to_str().unwrap()], &[]).await;
-    let lines = if output.code == 65 { last_words(&output).len() + 1 } else { 0 };
-    let well = matches!(output.code, 0 | 65) && output.stderr.len() == lines;
-    assert!(well, "{mutation}: {output:?}");
-    output.code == 65
+    let path = library.to_str().unwrap();
+    let output = run(folder, &["plugin", path], &[]).await;
+    if output.code == 65 {
+        let is_one_line = output.stderr.len() == last_words(&output).len() + 1;
+        assert!(is_one_line, "{mutation}: {output:?}");
+        return true;
+    }
+    assert_eq!((output.code, &*output.stderr), (0, ""), "{mutation}: {output:?}");
+    let otel = [
+        ("HOST_OTEL__ENABLED", "true"),
+        ("HOST_OTEL__REQUIRED", "true"),
+        ("HOST_OTEL__LIBRARY", path),
+    ];
+    let output = run(folder, &["check"], &otel).await;
+    assert_eq!(output.code, 0, "{mutation}: {output:?}");
+    assert!(output.stdout.contains("server stack: noop"), "{mutation}: {output:?}");
+    false
 }
