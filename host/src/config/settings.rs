@@ -369,4 +369,44 @@ mod tests {
         assert!(!printed.contains("pw") && !printed.contains("token"), "{printed}");
         assert!(printed.contains("http://***@c:1/x"), "{printed}");
     }
+
+    #[test]
+    fn the_sample_shows_every_key_with_its_default() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/host.toml");
+        let sample = Settings::load(Some(&file)).unwrap();
+        let set = sample.effective(&[]);
+        let defaults = parse("", &[]).unwrap().effective(&[]);
+        let pairs = |lines: &[Effective]| -> Vec<(String, String)> {
+            lines.iter().map(|line| (line.key.clone(), line.value.clone())).collect()
+        };
+        assert_eq!(pairs(&set), pairs(&defaults));
+        // A table of none cannot be written; the sample shows it in comments.
+        for line in set.iter().filter(|line| line.key != "route") {
+            assert!(line.source.starts_with("file "), "{} is not in the sample", line.key);
+        }
+    }
+
+    #[test]
+    fn what_the_sample_shows_in_comments_is_right_too() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/host.toml");
+        let text = std::fs::read_to_string(file).unwrap();
+        let uncommented: Vec<&str> = text
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|line| is_setting(line)).unwrap_or(line))
+            .collect();
+        let sha256 = format!("\"{}\"", "0".repeat(64));
+        let text = uncommented.join("\n").replace("\"<64 hexadecimal digits>\"", &sha256);
+        let settings = parse(&text, &[]).unwrap();
+        assert_eq!(settings.config().route.len(), 2);
+        assert_eq!(settings.config().discovery.r#static["greeter"].len(), 2);
+        assert_eq!(settings.plugin.len(), 13, "keys of the plugin");
+    }
+
+    /// A comment that is a key with its value, or a table's head; prose is neither.
+    fn is_setting(line: &str) -> bool {
+        let key = line.split(['=', '#']).next().unwrap_or_default().trim();
+        let is_key = !key.is_empty()
+            && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        (is_key && line.contains(" = ")) || line.starts_with("[[route]]")
+    }
 }
