@@ -30,6 +30,9 @@ use crate::{
 /// The most time that a plugin has to start.
 const MOST_LOADING: Duration = Duration::from_secs(10);
 
+/// How long past its timeout a plugin that keeps none is waited for.
+const PLUGIN_GRACE: Duration = Duration::from_millis(500);
+
 /// The least time that a plugin has to flush, also when the drain took all of its own.
 const LEAST_FLUSH: Duration = Duration::from_secs(2);
 
@@ -146,9 +149,7 @@ impl App {
         let plugin = ready.plugin.clone();
         let timeout = self.settings.config().client.connect_timeout;
         let reachable = match plugin.clone() {
-            Some(plugin) => blocking(move || plugin.check(timeout)).await.unwrap_or_else(|| {
-                Err(PluginError::new(ErrorKind::PANIC, "its check could not be made"))
-            }),
+            Some(plugin) => check_plugin(plugin, timeout).await,
             None => Ok(()),
         };
         let known = plugin.as_ref().map_or(&[][..], |plugin| plugin.settings());
@@ -293,6 +294,20 @@ async fn drain(mut draining: Draining, deadline: Instant) -> Stopped {
     }
     draining.cut().await;
     if drained.is_ok() { Stopped::Drained } else { Stopped::DeadlinePassed }
+}
+
+/// Whether the plugin reaches what it depends on. It keeps the timeout itself; the grace is for the
+/// one that does not.
+async fn check_plugin(plugin: Arc<Plugin>, timeout: Duration) -> Result<(), PluginError> {
+    let checked = blocking(move || plugin.check(timeout));
+    match tokio::time::timeout(timeout + PLUGIN_GRACE, checked).await {
+        Ok(Some(checked)) => checked,
+        Ok(None) => Err(PluginError::new(ErrorKind::PANIC, "its check could not be made")),
+        Err(_) => {
+            let message = format_args!("its check did not end within {timeout:?}");
+            Err(PluginError::new(ErrorKind::TIMEOUT, message))
+        }
+    }
 }
 
 /// Flushes and stops the plugin, within what is left until the deadline.

@@ -57,6 +57,7 @@ pub(super) fn trials() -> Vec<Trial> {
             row("shutdown that hangs", a_shutdown_that_hangs_is_left_behind),
             row("second signal while shutdown hangs", a_second_signal_does_not_wait_for_a_plugin),
             row("status that hangs", a_status_that_hangs_keeps_nobody_else),
+            row("check that hangs", a_check_that_hangs_ends_the_check),
             row("create that hangs", a_create_that_hangs_is_left_behind),
             row("file replaced by rename while running", || the_file_is_changed(replace)),
             row("file removed while running", || the_file_is_changed(remove)),
@@ -228,6 +229,17 @@ async fn a_status_that_hangs_keeps_nobody_else() {
     }
     answers(&host).await;
     assert_eq!(host.stop().await.code, 0);
+}
+
+async fn a_check_that_hangs_ends_the_check() {
+    let folder = open_folder();
+    let file = folder.path().join("host.toml");
+    let config = misbehaving("hang check").set("client.connect-timeout", "100ms");
+    fs::write(&file, config.set("log.level", "error").text()).unwrap();
+    let output = run(folder.path(), &["check", "--config", file.to_str().unwrap()], &[]).await;
+    assert_eq!(output.code, 69, "{output:?}");
+    assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+    assert!(output.stderr.contains("did not end within 100ms"), "{output:?}");
 }
 
 async fn a_create_that_hangs_is_left_behind() {
