@@ -226,6 +226,11 @@ impl adapter::HeaderMap for Outgoing {
     fn remove(&mut self, name: &str) {
         self.0.remove(name);
     }
+
+    fn append(&mut self, name: &str, value: &str) {
+        let name: http::HeaderName = name.parse().expect("a name");
+        self.0.append(name, HeaderValue::from_str(value).expect("a value"));
+    }
 }
 
 fn client(criterion: &mut Criterion) {

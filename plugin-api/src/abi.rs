@@ -7,14 +7,14 @@
 
 use abi_stable::{
     StableAbi, sabi_trait,
-    std_types::{RBox, ROption, RResult, RStr, RString},
+    std_types::{RBox, RNone, ROption, RResult, RSlice, RStr, RString},
 };
 
 use crate::{
     context::Context,
     error::PluginError,
     host::{Level, Service},
-    http::{End, RequestHead, ResponseHead},
+    http::{End, Header, RequestHead, ResponseHead},
     plugin::State,
 };
 
@@ -28,6 +28,23 @@ pub trait AbiExchange: Send {
     /// [`Exchange::on_end`](crate::Exchange::on_end)
     #[sabi(last_prefix_field)]
     fn on_end(&mut self, end: &End);
+    /// [`Exchange::on_trailers`](crate::Exchange::on_trailers)
+    fn on_trailers(&mut self, trailers: RSlice<'_, Header<'_>>) {
+        let _ = trailers;
+    }
+    /// [`Exchange::context`](crate::Exchange::context)
+    fn context(&self) -> Context {
+        Context::default()
+    }
+    /// [`Exchange::on_retry`](crate::Exchange::on_retry)
+    fn on_retry(&mut self, end: &End) -> ROption<ExchangeObject> {
+        self.on_end(end);
+        RNone
+    }
+    /// [`Exchange::on_upgrade`](crate::Exchange::on_upgrade)
+    fn on_upgrade(&mut self) -> ROption<ExchangeObject> {
+        RNone
+    }
 }
 
 /// [`ServerLayer`](crate::ServerLayer), as it crosses.
@@ -36,6 +53,10 @@ pub trait AbiServerLayer: Send + Sync {
     /// [`ServerLayer::on_request`](crate::ServerLayer::on_request)
     #[sabi(last_prefix_field)]
     fn on_request(&self, head: &RequestHead<'_>) -> AbiAccepted;
+    /// [`ServerLayer::on_response`](crate::ServerLayer::on_response)
+    fn on_response(&self, context: &Context, headers: AbiHeaders<'_>) {
+        let _ = (context, headers);
+    }
 }
 
 /// [`ClientLayer`](crate::ClientLayer), as it crosses.
@@ -59,6 +80,10 @@ pub trait AbiHeaderMap {
     /// [`Headers::remove`](crate::Headers::remove)
     #[sabi(last_prefix_field)]
     fn remove(&mut self, name: RStr<'_>);
+    /// [`Headers::append`](crate::Headers::append)
+    fn append(&mut self, name: RStr<'_>, value: RStr<'_>) {
+        let _ = (name, value);
+    }
 }
 
 /// [`Plugin`](crate::Plugin), as it crosses.

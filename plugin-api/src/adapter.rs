@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use abi_stable::{
     sabi_trait::prelude::TD_Opaque,
-    std_types::{RErr, RNone, ROk, ROption, RResult, RStr, RString},
+    std_types::{RErr, RNone, ROk, ROption, RResult, RSlice, RStr, RString},
 };
 
 use crate::{
@@ -22,7 +22,10 @@ use crate::{
     error::{ErrorKind, PluginError},
     guard,
     host::{Host, Level, Service},
-    http::{Accepted, ClientLayer, End, Exchange, Headers, RequestHead, ResponseHead, ServerLayer},
+    http::{
+        Accepted, ClientLayer, End, Exchange, Header, Headers, RequestHead, ResponseHead,
+        ServerLayer,
+    },
     plugin::{Plugin, PluginInfo, State},
 };
 
@@ -60,6 +63,14 @@ fn exchange_object<E: Exchange>(exchange: E) -> ExchangeObject {
     AbiExchange_TO::from_value(Guarded(Some(exchange)), TD_Opaque)
 }
 
+impl<E: Exchange> Guarded<E> {
+    /// Runs a method that may answer an exchange which follows this one.
+    fn follow(&mut self, body: impl FnOnce(&mut E) -> Option<E>) -> ROption<ExchangeObject> {
+        let Some(exchange) = &mut self.0 else { return RNone };
+        guard::hook(|| RNone, || body(exchange).map(exchange_object).into())
+    }
+}
+
 impl<E: Exchange> AbiExchange for Guarded<E> {
     fn on_route(&mut self, route: RStr<'_>) {
         self.hook_mut(|exchange| exchange.on_route(route.as_str()));
@@ -72,6 +83,22 @@ impl<E: Exchange> AbiExchange for Guarded<E> {
     fn on_end(&mut self, end: &End) {
         self.hook_mut(|exchange| exchange.on_end(end));
     }
+
+    fn on_trailers(&mut self, trailers: RSlice<'_, Header<'_>>) {
+        self.hook_mut(|exchange| exchange.on_trailers(trailers.as_slice()));
+    }
+
+    fn context(&self) -> Context {
+        self.hook(Context::default, Exchange::context)
+    }
+
+    fn on_retry(&mut self, end: &End) -> ROption<ExchangeObject> {
+        self.follow(|exchange| exchange.on_retry(end))
+    }
+
+    fn on_upgrade(&mut self) -> ROption<ExchangeObject> {
+        self.follow(Exchange::on_upgrade)
+    }
 }
 
 impl<L: ServerLayer> AbiServerLayer for Guarded<L> {
@@ -81,6 +108,10 @@ impl<L: ServerLayer> AbiServerLayer for Guarded<L> {
             let Accepted { context, exchange } = layer.on_request(head);
             AbiAccepted { context, exchange: exchange.map(exchange_object).into() }
         })
+    }
+
+    fn on_response(&self, context: &Context, headers: AbiHeaders<'_>) {
+        self.hook(|| (), |layer| layer.on_response(context, &mut Headers::new(headers)));
     }
 }
 
@@ -190,15 +221,17 @@ impl<H: HostServices> AbiHost for Guarded<H> {
     }
 }
 
-/// What a host implements for the headers of one outgoing request.
+/// What a host implements for the headers of one message that it sends.
 pub trait HeaderMap {
     /// Sets `name` to `value`, in place of every line of that name.
     fn set(&mut self, name: &str, value: &str);
     /// Takes every line of `name` out.
     fn remove(&mut self, name: &str);
+    /// Adds a line to those of `name`.
+    fn append(&mut self, name: &str, value: &str);
 }
 
-/// Lends a host's headers for one call.
+/// Lends the headers of a host's message for one call.
 pub fn lend_headers<'a, M: HeaderMap>(headers: &'a mut Lent<'_, M>) -> AbiHeaders<'a> {
     AbiHeaderMap_TO::from_ptr(abi_stable::RMut::new(headers), TD_Opaque)
 }
@@ -214,5 +247,9 @@ impl<M: HeaderMap> AbiHeaderMap for Lent<'_, M> {
 
     fn remove(&mut self, name: RStr<'_>) {
         guard::call(|| (), || self.0.remove(name.as_str()));
+    }
+
+    fn append(&mut self, name: RStr<'_>, value: RStr<'_>) {
+        guard::call(|| (), || self.0.append(name.as_str(), value.as_str()));
     }
 }

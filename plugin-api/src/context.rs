@@ -15,7 +15,8 @@ pub struct SpanContext {
     pub trace_id: [u8; 16],
     /// 8 bytes, big endian as on the wire; all zero when there is no span.
     pub span_id: [u8; 8],
-    /// The trace flags: [`SpanContext::SAMPLED`] and [`SpanContext::RANDOM`]; other bits are zero.
+    /// The trace flags: [`SpanContext::SAMPLED`] and [`SpanContext::RANDOM`]. Bits 2 to 7 are zero;
+    /// those above belong to the plugin that made the context, and never leave the process.
     pub flags: u32,
     reserved: u32,
 }

@@ -1,7 +1,8 @@
 //! HTTP exchanges: what a plugin sees of a request and a response, and the hooks it may offer.
 //!
 //! The host owns the tower layers, futures and bodies. A plugin is called at three moments of an
-//! exchange: the request head, the response head, the end. All hooks are synchronous, may be
+//! exchange: the request head, the response head, the end; and where a body has trailers, an attempt
+//! is repeated or a connection changes its protocol, then too. All hooks are synchronous, may be
 //! called on any host thread, and delay the request by what they take: no blocking I/O in a hook.
 //! Each is called at the moment that it tells of, so a plugin that wants times reads its own clock.
 
@@ -207,6 +208,19 @@ impl<'a> RequestHead<'a> {
         self.service.as_str()
     }
 
+    /// The same head as the attempt of a call after this many others.
+    #[must_use]
+    pub const fn resent(mut self, times: u32) -> Self {
+        self.reserved[0] = times as u64;
+        self
+    }
+
+    /// How many attempts of the same call went before this one. Since 1.1: 0 from an older host.
+    #[must_use]
+    pub fn resend_count(&self) -> u32 {
+        u32::try_from(self.reserved[0]).unwrap_or(u32::MAX)
+    }
+
     /// All header lines in order, repeated names included.
     #[must_use]
     pub fn headers(&self) -> &'a [Header<'a>] {
@@ -256,6 +270,23 @@ impl<'a> ResponseHead<'a> {
         Self { version, peer, ..self }
     }
 
+    /// The same head over a connection that was new, or that had carried an exchange before.
+    #[must_use]
+    pub const fn over_pooled(mut self, is_pooled: bool) -> Self {
+        self.reserved[0] = if is_pooled { 2 } else { 1 };
+        self
+    }
+
+    /// Whether a client's connection came from the pool; `None` where it is not known. Since 1.1.
+    #[must_use]
+    pub const fn is_pooled(&self) -> Option<bool> {
+        match self.reserved[0] {
+            1 => Some(false),
+            2 => Some(true),
+            _ => None,
+        }
+    }
+
     /// The status code.
     #[must_use]
     pub const fn status(&self) -> u32 {
@@ -301,6 +332,8 @@ impl Outcome {
     pub const PANIC: Self = Self(5);
     /// No connection to the upstream could be made.
     pub const CONNECT_FAILED: Self = Self(6);
+    /// The host stopped before it was over. Since 1.1.
+    pub const STOPPED: Self = Self(7);
 }
 
 /// The end of an exchange.
@@ -324,7 +357,8 @@ impl End {
     }
 }
 
-/// The headers of an outgoing request, for the length of one call of [`ClientLayer::on_request`].
+/// The headers of a message that the host sends, for the length of one call of
+/// [`ClientLayer::on_request`] or [`ServerLayer::on_response`].
 ///
 /// Names and values are checked by the host; one that HTTP does not allow is dropped and logged.
 pub struct Headers<'a>(AbiHeaders<'a>);
@@ -345,6 +379,11 @@ impl<'a> Headers<'a> {
     pub fn remove(&mut self, name: &str) {
         self.0.remove(RStr::from_str(name));
     }
+
+    /// Adds a line to those of `name`. Since 1.1: an older host does nothing.
+    pub fn append(&mut self, name: &str, value: &str) {
+        self.0.append(RStr::from_str(name), RStr::from_str(value));
+    }
 }
 
 impl fmt::Debug for Headers<'_> {
@@ -355,8 +394,11 @@ impl fmt::Debug for Headers<'_> {
 
 /// One exchange that a plugin follows: called from one thread at a time, not always the same.
 ///
-/// The host calls `on_response` at most once and then `on_end` at most once. A value that is
-/// dropped without `on_end` belongs to an exchange that was cancelled.
+/// The host calls `on_response` at most once and then `on_end` at most once; `on_retry` or
+/// `on_upgrade` stand in its place where the exchange goes on in another form. A value that is
+/// dropped without any of them belongs to an exchange that was cancelled.
+///
+/// What is marked "since 1.1" is never called by an older host.
 pub trait Exchange: Send + 'static {
     /// The route template that matched (`/users/{id}`), as soon as it is known. Servers only.
     fn on_route(&mut self, route: &str) {
@@ -371,6 +413,43 @@ pub trait Exchange: Send + 'static {
     /// The exchange is over.
     fn on_end(&mut self, end: &End) {
         let _ = end;
+    }
+
+    /// Trailers came after the response's body; `on_end` follows. Since 1.1.
+    fn on_trailers(&mut self, trailers: &[Header<'_>]) {
+        let _ = trailers;
+    }
+
+    /// The context that the exchange has made. Since 1.1, and only asked of what `on_retry` answered:
+    /// it is the parent of the attempts that follow.
+    fn context(&self) -> Context {
+        Context::default()
+    }
+
+    /// This attempt of a call is over, as `end` says, and the host will make another. Since 1.1;
+    /// clients only, and only for the first attempt of a call.
+    ///
+    /// `Some` is the whole call, which began with this attempt and which the host ends after its
+    /// last one; each further attempt comes to [`ClientLayer::on_request`] with that as its parent.
+    fn on_retry(&mut self, end: &End) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        self.on_end(end);
+        None
+    }
+
+    /// The connection now speaks another protocol: the response was a 101, or CONNECT succeeded
+    /// (RFC 9110, sections 7.8 and 9.3.6). The exchange is over, as complete. Since 1.1.
+    ///
+    /// `Some` follows what the connection is used for from now on. Its `on_end` has the bytes of
+    /// both directions: those from the client as `request_bytes`, those to it as `response_bytes`.
+    fn on_upgrade(&mut self) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        self.on_end(&End::new(Outcome::COMPLETE, 0, 0));
+        None
     }
 }
 
@@ -396,6 +475,13 @@ pub trait ServerLayer: Send + Sync + 'static {
 
     /// A request head has come and nothing has been done with it yet.
     fn on_request(&self, head: &RequestHead<'_>) -> Accepted<Self::Exchange>;
+
+    /// The response to a request is about to be sent, recorded or not: headers that tell the client
+    /// of its trace may be put in `headers`. `context` is the one that `on_request` answered.
+    /// Since 1.1: an older host never calls it.
+    fn on_response(&self, context: &Context, headers: &mut Headers<'_>) {
+        let _ = (context, headers);
+    }
 }
 
 /// A plugin's part in every outgoing request, each attempt of a retried call included.

@@ -93,7 +93,7 @@
 //!   the hook had not been. See [`guard`] for what many panics lead to. A plugin that is built with
 //!   `panic = "abort"` is refused.
 //! - **The request goes on.** A hook has no way to refuse or change a request but through
-//!   [`Headers`], and nothing in a plugin may change a response.
+//!   [`Headers`]; of a response only headers that tell of the trace may be set.
 //! - **Secrets.** Settings and headers may hold secrets: do not log them.
 //! - **Environment.** Do not set variables, signal handlers, or the working directory: they belong
 //!   to the host's process. The panic hook of the library's own copy of `std` is taken by
@@ -110,7 +110,7 @@
 //! - add a constant to one of the open sets ([`Outcome`], [`Level`], [`ErrorKind`], [`State`],
 //!   [`Version`]): whoever receives a value must bear one that it does not know.
 //!
-//! Anything else, a change of what something means included, is a new major version.
+//! What has come since 1.0.0 says since when it is. Anything else, a change of what something means included, is a new major version.
 //! `tests/layout.golden` is the layout of every type that crosses; a test compares it.
 #![deny(unsafe_code)]
 #![allow(non_local_definitions, reason = "abi_stable's derive macros define items this way")]

@@ -37,32 +37,47 @@ fn authority(parts: &request::Parts) -> &str {
     parts.uri.authority().map(http::uri::Authority::as_str).or_else(host).unwrap_or_default()
 }
 
-/// What a plugin wants changed in the headers of an outgoing request. The headers themselves are
-/// lent to it at the same time, so the changes wait until it has returned.
+/// What a plugin wants changed in the headers of a message. The headers themselves are lent to it at
+/// the same time, so the changes wait until it has returned.
 #[derive(Default)]
-pub(super) struct Changes(SmallVec<[(HeaderName, Option<HeaderValue>); 4]>);
+pub(super) struct Changes(SmallVec<[(HeaderName, Change); 4]>);
+
+enum Change {
+    Set(HeaderValue),
+    Append(HeaderValue),
+    Remove,
+}
 
 impl Changes {
     pub(super) fn apply(self, headers: &mut HeaderMap) {
-        for (name, value) in self.0 {
-            match value {
-                Some(value) => drop(headers.insert(name, value)),
-                None => drop(headers.remove(name)),
+        for (name, change) in self.0 {
+            match change {
+                Change::Set(value) => drop(headers.insert(name, value)),
+                Change::Append(value) => _ = headers.append(name, value),
+                Change::Remove => drop(headers.remove(name)),
             }
+        }
+    }
+
+    fn push(&mut self, name: &str, value: &str, change: fn(HeaderValue) -> Change) {
+        match (header_name(name), HeaderValue::from_str(value)) {
+            (Some(name), Ok(value)) => self.0.push((name, change(value))),
+            _ => tracing::warn!(name, "the plugin set a header that HTTP does not allow"),
         }
     }
 }
 
 impl plugin_api::adapter::HeaderMap for Changes {
     fn set(&mut self, name: &str, value: &str) {
-        match (header_name(name), HeaderValue::from_str(value)) {
-            (Some(name), Ok(value)) => self.0.push((name, Some(value))),
-            _ => tracing::warn!(name, "the plugin set a header that HTTP does not allow"),
-        }
+        self.push(name, value, Change::Set);
     }
 
     fn remove(&mut self, name: &str) {
-        self.0.extend(header_name(name).map(|name| (name, None)));
+        self.0.extend(header_name(name).map(|name| (name, Change::Remove)));
+    }
+
+    fn append(&mut self, name: &str, value: &str) {
+        self.push(name, value, Change::Append);
     }
 }
 
