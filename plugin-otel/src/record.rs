@@ -1,71 +1,262 @@
 //! A finished span as plain data: exchanges fill it, the pipeline takes it, neither knows the other.
+//!
+//! Whatever has no fixed size is kept as OTLP will have it, in one flat buffer: the end of a span
+//! copies it and allocates nothing.
 
-use std::borrow::Cow;
+use std::{cell::RefCell, fmt, ops::Range};
 
-use plugin_api::Context;
+use plugin_api::{Context, SpanContext};
+
+use crate::otlp::{self, Place};
+
+/// As the SDKs' default: an attribute past it is dropped and counted.
+const MOST_ATTRIBUTES: u32 = 128;
+
+/// What the attributes and links of one span take at most; what would go past it is dropped and
+/// counted. Without it one request could fill the queue.
+const MOST_BYTES: usize = 32 * 1024;
 
 /// One span.
 #[derive(Debug)]
 pub(crate) struct Record {
-    /// The span's identity with the trace state that belongs to it.
-    pub(crate) context: Context,
+    /// The span's identity.
+    pub(crate) span: SpanContext,
     /// The parent span; all zero for a root.
     pub(crate) parent_span_id: [u8; 8],
     /// Whether the parent lives in another process.
     pub(crate) parent_is_remote: bool,
     /// Which end of an exchange this is.
     pub(crate) kind: Kind,
-    /// The low-cardinality name.
-    pub(crate) name: Cow<'static, str>,
     /// Nanoseconds since the Unix epoch.
     pub(crate) start: u64,
     /// Nanoseconds since the Unix epoch.
     pub(crate) end: u64,
-    /// In the order in which they became known.
-    pub(crate) attributes: Vec<(&'static str, Value)>,
     /// Whether the span's status is Error; otherwise it is Unset.
     pub(crate) is_error: bool,
+    name: Name,
+    fields: Buffer,
+    attributes: u32,
+    dropped_attributes: u32,
+    dropped_links: u32,
 }
 
-/// Which end of an exchange a span describes.
+/// Which end of an exchange a span describes. The numbers are OTLP's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// Neither end.
+    #[allow(dead_code, reason = "no hook makes one yet")]
+    Internal = 1,
     /// The answering end.
-    Server,
+    Server = 2,
     /// The asking end.
-    Client,
+    Client = 3,
 }
 
-/// The value of an attribute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Value {
-    /// A number.
-    Number(i64),
-    /// A text.
-    Text(Cow<'static, str>),
+/// A span's name.
+#[derive(Debug)]
+enum Name {
+    /// Not among the fields yet.
+    Known(&'static str),
+    /// Among the fields, there.
+    Written(Range<usize>),
 }
 
-impl From<&'static str> for Value {
-    fn from(text: &'static str) -> Self {
-        Self::Text(Cow::Borrowed(text))
+impl Record {
+    /// A span that begins at `start`, below `parent` if it has one.
+    pub(crate) fn begin(
+        kind: Kind,
+        context: &Context,
+        parent: Option<&SpanContext>,
+        name: &'static str,
+        start: u64,
+    ) -> Self {
+        let mut fields = Buffer::take();
+        otlp::bytes_if_any(&mut fields.0, 0x1a, context.tracestate().as_bytes());
+        Self {
+            span: *context.span(),
+            parent_span_id: parent.map_or([0; 8], |parent| parent.span_id),
+            parent_is_remote: parent.is_some() && kind == Kind::Server,
+            kind,
+            start,
+            end: start,
+            is_error: false,
+            name: Name::Known(name),
+            fields,
+            attributes: 0,
+            dropped_attributes: 0,
+            dropped_links: 0,
+        }
+    }
+
+    /// Changes the name; the new one comes in parts.
+    pub(crate) fn rename(&mut self, parts: &[&str]) {
+        let fields = &mut self.fields.0;
+        if let Name::Written(place) = &self.name {
+            fields.drain(place.clone());
+        }
+        let start = fields.len();
+        otlp::head(fields, NAME, parts.iter().map(|part| part.len()).sum());
+        for part in parts {
+            fields.extend_from_slice(part.as_bytes());
+        }
+        self.name = Name::Written(start..fields.len());
+    }
+
+    /// The name, unless it is among the fields.
+    pub(crate) fn name(&self) -> Option<&'static str> {
+        match self.name {
+            Name::Known(name) => Some(name),
+            Name::Written(_) => None,
+        }
+    }
+
+    /// Fields of the `Span` message, ready to be sent: trace state, attributes, links, and the name
+    /// if [`Record::name`] has none.
+    pub(crate) fn fields(&self) -> &[u8] {
+        &self.fields.0
+    }
+
+    /// How many attributes and links found no room.
+    pub(crate) const fn dropped(&self) -> (u32, u32) {
+        (self.dropped_attributes, self.dropped_links)
+    }
+
+    /// Adds an attribute that is a number.
+    #[inline]
+    pub(crate) fn number(&mut self, key: &str, number: i64) {
+        if let Some(out) = self.attribute(otlp::number_len(key, number)) {
+            otlp::number(out, Place::Span, key, number);
+        }
+    }
+
+    /// Adds an attribute that is a text.
+    #[inline]
+    pub(crate) fn text(&mut self, key: &str, text: &str) {
+        self.concat(key, &[text]);
+    }
+
+    /// Adds an attribute that is a text in parts.
+    #[inline]
+    pub(crate) fn concat(&mut self, key: &str, parts: &[&str]) {
+        let length = parts.iter().map(|part| part.len()).sum();
+        if let Some(out) = self.attribute(otlp::text_len(key, length)) {
+            otlp::text(out, Place::Span, key, parts);
+        }
+    }
+
+    /// Adds an attribute that is true or false.
+    #[allow(dead_code, reason = "no hook sets one yet")]
+    pub(crate) fn flag(&mut self, key: &str, flag: bool) {
+        if let Some(out) = self.attribute(otlp::flag_len(key)) {
+            otlp::flag(out, Place::Span, key, flag);
+        }
+    }
+
+    /// Adds an attribute that is a list of texts.
+    #[allow(dead_code, reason = "no hook sets one yet")]
+    pub(crate) fn texts<'a>(&mut self, key: &str, texts: impl Iterator<Item = &'a str> + Clone) {
+        if let Some(out) = self.attribute(otlp::texts_len(key, texts.clone())) {
+            otlp::texts(out, Place::Span, key, texts);
+        }
+    }
+
+    /// Adds a link to the span of another trace, or of this one, with a few attributes.
+    #[allow(dead_code, reason = "no hook sets one yet")]
+    pub(crate) fn link(&mut self, to: &Link<'_>, attributes: &[(&str, &str)]) {
+        let start = self.fields.0.len();
+        otlp::message(&mut self.fields.0, LINK, |out| {
+            otlp::bytes(out, 0x0a, &to.span.trace_id);
+            otlp::bytes(out, 0x12, &to.span.span_id);
+            otlp::bytes_if_any(out, 0x1a, to.tracestate.as_bytes());
+            for (key, value) in attributes {
+                otlp::text(out, Place::Link, key, &[value]);
+            }
+            otlp::fixed32(out, 0x35, flags(to.span.flags, to.is_remote));
+        });
+        if self.fields.0.len() > MOST_BYTES {
+            self.fields.0.truncate(start);
+            self.dropped_links += 1;
+        }
+    }
+
+    /// The place for an attribute of this length, if there is one.
+    #[inline]
+    fn attribute(&mut self, length: usize) -> Option<&mut Vec<u8>> {
+        let fields = &mut self.fields.0;
+        if self.attributes >= MOST_ATTRIBUTES || fields.len() + length > MOST_BYTES {
+            self.dropped_attributes += 1;
+            return None;
+        }
+        self.attributes += 1;
+        Some(fields)
     }
 }
 
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self::Text(Cow::Owned(text))
+/// The tag of `Span.name`.
+pub(crate) const NAME: u8 = 0x2a;
+/// The tag of `Span.links`.
+pub(crate) const LINK: u8 = 0x6a;
+
+/// The span at the other end of a link.
+#[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "no hook sets one yet")]
+pub(crate) struct Link<'a> {
+    /// Its identity.
+    pub(crate) span: &'a SpanContext,
+    /// The trace state that belongs to it.
+    pub(crate) tracestate: &'a str,
+    /// Whether it lives in another process.
+    pub(crate) is_remote: bool,
+}
+
+/// `Span.flags`: what W3C defines in the lowest eight bits, and whether the span that a parent or a
+/// link names is a remote one, in the two above.
+pub(crate) const fn flags(w3c: u32, is_remote: bool) -> u32 {
+    const HAS_IS_REMOTE: u32 = 0x100;
+    const IS_REMOTE: u32 = 0x200;
+    (w3c & 0xff) | HAS_IS_REMOTE | if is_remote { IS_REMOTE } else { 0 }
+}
+
+/// How many buffers a thread keeps for the next spans.
+const MOST_KEPT: usize = 64;
+/// A new buffer holds the fields of a usual span.
+const USUAL: usize = 512;
+/// A buffer that has grown beyond is not kept.
+const LARGEST_KEPT: usize = 4096;
+
+thread_local! {
+    static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer that goes back to where the next span on this thread finds it.
+struct Buffer(Vec<u8>);
+
+impl Buffer {
+    fn take() -> Self {
+        // A thread that ends has no buffers any more, and its last spans get new ones.
+        let kept = KEPT.try_with(|kept| kept.borrow_mut().pop()).ok().flatten();
+        Self(kept.unwrap_or_else(|| Vec::with_capacity(USUAL)))
     }
 }
 
-impl From<u64> for Value {
-    /// A number that OTLP cannot hold becomes the largest that it can.
-    fn from(number: u64) -> Self {
-        Self::Number(i64::try_from(number).unwrap_or(i64::MAX))
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.0.capacity() > LARGEST_KEPT {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.0);
+        buffer.clear();
+        _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() < MOST_KEPT {
+                kept.push(buffer);
+            }
+        });
     }
 }
 
-impl From<u16> for Value {
-    fn from(number: u16) -> Self {
-        Self::Number(number.into())
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
     }
 }

@@ -2,15 +2,23 @@
 
 use std::{
     sync::{Arc, Condvar, Mutex},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
+use opentelemetry::{
+    InstrumentationScope,
+    trace::{SpanContext, SpanId, SpanKind},
+};
+use opentelemetry_proto::tonic::{
+    common::v1::{AnyValue, any_value::Value},
+    trace::v1::{Span, Status, status::StatusCode},
+};
 use opentelemetry_sdk::{
     error::{OTelSdkError, OTelSdkResult},
-    trace::{SpanData, SpanExporter},
+    trace::{SpanData, SpanEvents, SpanExporter, SpanLinks},
 };
 use plugin_api::{
-    Host, Level, RequestHead, ServerLayer as _, Service,
+    Host, Level, Service,
     adapter::{HostServices, host_object},
 };
 
@@ -190,13 +198,13 @@ impl Bench {
     }
 
     /// All spans finished so far.
-    pub(crate) fn spans(&self) -> Vec<SpanData> {
+    pub(crate) fn spans(&self) -> Vec<Span> {
         self.pipeline.flush(PATIENCE).unwrap();
-        self.exporter.spans()
+        self.exporter.spans().into_iter().map(Span::from).collect()
     }
 
     /// The one span finished so far.
-    pub(crate) fn only_span(&self) -> SpanData {
+    pub(crate) fn only_span(&self) -> Span {
         let mut spans = self.spans();
         assert_eq!(spans.len(), 1, "{spans:?}");
         spans.remove(0)
@@ -204,19 +212,58 @@ impl Bench {
 }
 
 /// The attributes in order, as `key=value`.
-pub(crate) fn attributes(span: &SpanData) -> Vec<String> {
-    span.attributes.iter().map(|pair| format!("{}={}", pair.key, pair.value)).collect()
+pub(crate) fn attributes(span: &Span) -> Vec<String> {
+    span.attributes
+        .iter()
+        .map(|pair| format!("{}={}", pair.key, shown(pair.value.as_ref())))
+        .collect()
 }
 
 /// The value of an attribute as text, empty when there is none.
-pub(crate) fn attribute(span: &SpanData, key: &str) -> String {
-    let pair = span.attributes.iter().find(|pair| pair.key.as_str() == key);
-    pair.map(|pair| pair.value.to_string()).unwrap_or_default()
+pub(crate) fn attribute(span: &Span, key: &str) -> String {
+    let pair = span.attributes.iter().find(|pair| pair.key == key);
+    pair.map(|pair| shown(pair.value.as_ref())).unwrap_or_default()
 }
 
-/// A span of nothing in particular.
-pub(crate) fn span() -> SpanData {
-    let bench = Bench::new("always_on");
-    drop(bench.server().on_request(&RequestHead::new("GET", "/", &[])));
-    bench.only_span()
+fn shown(value: Option<&AnyValue>) -> String {
+    match value.and_then(|value| value.value.as_ref()) {
+        Some(Value::StringValue(text)) => text.clone(),
+        Some(Value::IntValue(number)) => number.to_string(),
+        Some(Value::BoolValue(flag)) => flag.to_string(),
+        Some(Value::ArrayValue(list)) => {
+            let members: Vec<String> =
+                list.values.iter().map(|member| shown(Some(member))).collect();
+            format!("[{}]", members.join(", "))
+        }
+        other => panic!("no attribute of ours has the value {other:?}"),
+    }
+}
+
+/// The span's status.
+pub(crate) fn status_of(span: &Span) -> StatusCode {
+    span.status.as_ref().map_or(StatusCode::Unset, Status::code)
+}
+
+/// The digits of an id.
+pub(crate) fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A span of the OpenTelemetry API that says nothing in particular.
+pub(crate) fn sdk_span() -> SpanData {
+    SpanData {
+        span_context: SpanContext::empty_context(),
+        parent_span_id: SpanId::INVALID,
+        parent_span_is_remote: false,
+        span_kind: SpanKind::Internal,
+        name: "work".into(),
+        start_time: SystemTime::UNIX_EPOCH,
+        end_time: SystemTime::UNIX_EPOCH,
+        attributes: Vec::new(),
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        status: opentelemetry::trace::Status::Unset,
+        instrumentation_scope: InstrumentationScope::default(),
+    }
 }

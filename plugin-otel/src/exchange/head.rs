@@ -40,9 +40,9 @@ fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>)
 impl Recording {
     pub(super) fn set_method(&mut self, method: &str) {
         match known_method(method) {
-            Some(known) => self.set(semconv::HTTP_REQUEST_METHOD, known),
+            Some(known) => self.set_text(semconv::HTTP_REQUEST_METHOD, known),
             None => {
-                self.set(semconv::HTTP_REQUEST_METHOD, semconv::OTHER_METHOD);
+                self.set_text(semconv::HTTP_REQUEST_METHOD, semconv::OTHER_METHOD);
                 self.set_text(semconv::HTTP_REQUEST_METHOD_ORIGINAL, method);
             }
         }
@@ -55,7 +55,7 @@ impl Recording {
         }
         self.set_text(semconv::SERVER_ADDRESS, host);
         if let Some(port) = port {
-            self.set(semconv::SERVER_PORT, port);
+            self.set_number(semconv::SERVER_PORT, port);
         }
     }
 
@@ -67,12 +67,10 @@ impl Recording {
             Version::HTTP_3 => "3",
             _ => "",
         };
-        if !version.is_empty() {
-            self.set(semconv::NETWORK_PROTOCOL_VERSION, version);
-        }
+        self.set_text(semconv::NETWORK_PROTOCOL_VERSION, version);
         if let Some(peer) = peer.address() {
-            self.set(semconv::NETWORK_PEER_ADDRESS, peer.ip().to_string());
-            self.set(semconv::NETWORK_PEER_PORT, peer.port());
+            self.set_shown(semconv::NETWORK_PEER_ADDRESS, peer.ip());
+            self.set_number(semconv::NETWORK_PEER_PORT, peer.port());
         }
     }
 }

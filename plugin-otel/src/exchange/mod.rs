@@ -4,7 +4,7 @@ mod client;
 mod head;
 mod server;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{fmt::Display, sync::Arc};
 
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use plugin_api::{Context, End, Outcome, ResponseHead, SpanContext};
@@ -15,13 +15,11 @@ use crate::{
     config::{Config, Exporter},
     pipeline::Pipeline,
     propagation::Propagators,
-    record::{Kind, Record, Value},
+    record::{Kind, Link, Record},
     sampling::Sampler,
     semconv,
+    short::Short,
 };
-
-/// How many attributes a span of an exchange has at most, so that its list grows once.
-const MOST_ATTRIBUTES: usize = 20;
 
 /// What both layers need to begin a span.
 #[derive(Debug)]
@@ -71,7 +69,7 @@ impl Tracing {
 #[derive(Debug)]
 struct Recording {
     /// `None` once it is handed over.
-    record: Option<Box<Record>>,
+    record: Option<Record>,
     tracing: Arc<Tracing>,
     /// 0 until there is one.
     status: u32,
@@ -81,54 +79,83 @@ impl Recording {
     fn begin(
         tracing: &Arc<Tracing>,
         kind: Kind,
-        context: Context,
+        context: &Context,
         parent: Option<&SpanContext>,
         name: &'static str,
     ) -> Self {
         let start = tracing.clock.now();
-        let record = Record {
-            context,
-            parent_span_id: parent.map_or([0; 8], |parent| parent.span_id),
-            parent_is_remote: parent.is_some() && kind == Kind::Server,
-            kind,
-            name: Cow::Borrowed(name),
-            start,
-            end: start,
-            attributes: Vec::with_capacity(MOST_ATTRIBUTES),
-            is_error: false,
-        };
-        Self { record: Some(Box::new(record)), tracing: Arc::clone(tracing), status: 0 }
+        let record = Record::begin(kind, context, parent, name, start);
+        Self { record: Some(record), tracing: Arc::clone(tracing), status: 0 }
     }
 
-    fn set(&mut self, key: &'static str, value: impl Into<Value>) {
+    /// A number that OTLP cannot hold becomes the largest that it can.
+    fn set_number(&mut self, key: &str, number: impl TryInto<i64>) {
         if let Some(record) = &mut self.record {
-            record.attributes.push((key, value.into()));
+            record.number(key, number.try_into().unwrap_or(i64::MAX));
         }
     }
 
-    fn set_text(&mut self, key: &'static str, text: &str) {
-        if !text.is_empty() {
-            self.set(key, text.to_owned());
+    /// An empty text is none.
+    fn set_text(&mut self, key: &str, text: &str) {
+        if let (Some(record), false) = (&mut self.record, text.is_empty()) {
+            record.text(key, text);
         }
     }
 
-    fn rename(&mut self, name: String) {
+    /// A text in parts, which need not be joined before.
+    fn set_concat(&mut self, key: &str, parts: &[&str]) {
         if let Some(record) = &mut self.record {
-            record.name = Cow::Owned(name);
+            record.concat(key, parts);
+        }
+    }
+
+    /// True or false.
+    #[allow(dead_code, reason = "no hook sets one yet")]
+    fn set_flag(&mut self, key: &str, flag: bool) {
+        if let Some(record) = &mut self.record {
+            record.flag(key, flag);
+        }
+    }
+
+    /// A list of texts, such as the values of a header.
+    #[allow(dead_code, reason = "no hook sets one yet")]
+    fn set_texts<'a>(&mut self, key: &str, texts: impl Iterator<Item = &'a str> + Clone) {
+        if let Some(record) = &mut self.record {
+            record.texts(key, texts);
+        }
+    }
+
+    /// A link with a few attributes.
+    #[allow(dead_code, reason = "no hook sets one yet")]
+    fn set_link(&mut self, to: &Link<'_>, attributes: &[(&str, &str)]) {
+        if let Some(record) = &mut self.record {
+            record.link(to, attributes);
+        }
+    }
+
+    /// Something short that is shown as a text, such as an address.
+    fn set_shown(&mut self, key: &str, shown: impl Display) {
+        self.set_text(key, &Short::of(shown));
+    }
+
+    /// The new name comes in parts, which need not be joined before.
+    fn rename(&mut self, parts: &[&str]) {
+        if let Some(record) = &mut self.record {
+            record.rename(parts);
         }
     }
 
     fn respond(&mut self, head: &ResponseHead<'_>) {
         self.status = head.status();
-        self.set(semconv::HTTP_RESPONSE_STATUS_CODE, u64::from(head.status()));
+        self.set_number(semconv::HTTP_RESPONSE_STATUS_CODE, head.status());
     }
 
     fn end(&mut self, end: &End) {
         if end.request_bytes > 0 {
-            self.set(semconv::HTTP_REQUEST_BODY_SIZE, end.request_bytes);
+            self.set_number(semconv::HTTP_REQUEST_BODY_SIZE, end.request_bytes);
         }
         if end.response_bytes > 0 {
-            self.set(semconv::HTTP_RESPONSE_BODY_SIZE, end.response_bytes);
+            self.set_number(semconv::HTTP_RESPONSE_BODY_SIZE, end.response_bytes);
         }
         self.finish(end.outcome);
     }
@@ -136,19 +163,17 @@ impl Recording {
     fn finish(&mut self, outcome: Outcome) {
         let Some(mut record) = self.record.take() else { return };
         let (reason, cut) = describe(outcome);
-        record.attributes.push((semconv::EXCHANGE_END_REASON, reason.into()));
+        record.text(semconv::EXCHANGE_END_REASON, reason);
         let first_bad_status = match record.kind {
-            Kind::Server => 500,
             Kind::Client => 400,
+            Kind::Server | Kind::Internal => 500,
         };
-        let error_type = match cut {
-            Some(cut) => Some(Value::from(cut)),
-            None if self.status >= first_bad_status => Some(self.status.to_string().into()),
-            None => None,
-        };
-        if let Some(error_type) = error_type {
+        if let Some(cut) = cut {
             record.is_error = true;
-            record.attributes.push((semconv::ERROR_TYPE, error_type));
+            record.text(semconv::ERROR_TYPE, cut);
+        } else if self.status >= first_bad_status {
+            record.is_error = true;
+            record.text(semconv::ERROR_TYPE, &Short::of(self.status));
         }
         // The wall clock may be set meanwhile, and a span must not end before it starts.
         record.end = self.tracing.clock.now().max(record.start);

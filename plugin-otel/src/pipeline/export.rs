@@ -149,7 +149,7 @@ mod tests {
             let _entered = runtime.enter();
             Exporter::build(&config, &resource).unwrap()
         };
-        runtime.block_on(exporter.export(vec![crate::testing::span()]))
+        runtime.block_on(exporter.export(vec![crate::testing::sdk_span()]))
     }
 
     fn reason(result: OTelSdkResult) -> String {

@@ -13,18 +13,9 @@ use crate::{
 /// A delay that no test lives to see: what happens, happens for another reason.
 const NEVER: Duration = Duration::from_secs(3600);
 
-fn record() -> Box<Record> {
-    Box::new(Record {
-        context: Context::new(SpanContext::new([1; 16], [2; 8], 1)),
-        parent_span_id: [0; 8],
-        parent_is_remote: false,
-        kind: Kind::Server,
-        name: "GET".into(),
-        start: 1,
-        end: 2,
-        attributes: Vec::new(),
-        is_error: false,
-    })
+fn record() -> Record {
+    let context = Context::new(SpanContext::new([1; 16], [2; 8], 1));
+    Record::begin(Kind::Server, &context, None, "GET", 1)
 }
 
 /// A pipeline for queues and batches of this size.

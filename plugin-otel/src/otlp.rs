@@ -1,0 +1,238 @@
+//! OTLP's messages, written by hand into bytes: the few forms of protobuf that spans need.
+//!
+//! A field that has its default value is left out, as protobuf wants, where a function says so.
+
+/// Where a list of attributes stands: the tag of its members in the message around them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// `Span.attributes`.
+    Span = 0x4a,
+    /// `Span.Event.attributes` and `InstrumentationScope.attributes`.
+    EventOrScope = 0x1a,
+    /// `Span.Link.attributes`.
+    Link = 0x22,
+    /// `Resource.attributes`.
+    Resource = 0x0a,
+}
+
+/// How long a number is as a varint: seven bits a byte, one byte at least.
+pub(crate) const fn varint_len(value: u64) -> usize {
+    ((64 - (value | 1).leading_zeros()).div_ceil(7)) as usize
+}
+
+/// How long a text or a message of this length is with its tag (of one byte) and its length.
+pub(crate) const fn field_len(content: usize) -> usize {
+    1 + varint_len(content as u64) + content
+}
+
+/// Writes a varint.
+pub(crate) fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        #[expect(clippy::cast_possible_truncation, reason = "seven bits of it are meant")]
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "less than 0x80 is left")]
+    out.push(value as u8);
+}
+
+/// Writes the tag and the length of a field whose content follows.
+pub(crate) fn head(out: &mut Vec<u8>, tag: u8, content: usize) {
+    out.push(tag);
+    varint(out, content as u64);
+}
+
+/// Writes a field of bytes, empty or not.
+pub(crate) fn bytes(out: &mut Vec<u8>, tag: u8, content: &[u8]) {
+    head(out, tag, content.len());
+    out.extend_from_slice(content);
+}
+
+/// Writes a field of bytes or text that is left out when it is empty.
+pub(crate) fn bytes_if_any(out: &mut Vec<u8>, tag: u8, content: &[u8]) {
+    if !content.is_empty() {
+        bytes(out, tag, content);
+    }
+}
+
+/// Writes a number that is left out when it is zero.
+pub(crate) fn number_if_any(out: &mut Vec<u8>, tag: u8, number: u64) {
+    if number > 0 {
+        out.push(tag);
+        varint(out, number);
+    }
+}
+
+/// Writes eight bytes, little endian.
+pub(crate) fn fixed64(out: &mut Vec<u8>, tag: u8, number: u64) {
+    out.push(tag);
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+/// Writes four bytes, little endian.
+pub(crate) fn fixed32(out: &mut Vec<u8>, tag: u8, number: u32) {
+    out.push(tag);
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+/// Writes a message whose length is known only when it is written. It moves the message once: not
+/// for what every span has.
+pub(crate) fn message(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag);
+    let start = out.len();
+    write(out);
+    let mut length = Vec::with_capacity(5);
+    varint(&mut length, (out.len() - start) as u64);
+    out.splice(start..start, length);
+}
+
+/// How long an attribute is whose `AnyValue` has this length.
+const fn attribute_len(key: &str, value: usize) -> usize {
+    field_len(field_len(key.len()) + field_len(value))
+}
+
+/// Writes an attribute up to its `AnyValue`, which has this length and follows.
+#[inline]
+fn attribute_head(out: &mut Vec<u8>, place: Place, key: &str, value: usize) {
+    out.reserve(attribute_len(key, value));
+    head(out, place as u8, field_len(key.len()) + field_len(value));
+    bytes(out, 0x0a, key.as_bytes());
+    head(out, 0x12, value);
+}
+
+/// How long the attribute that [`text`] writes is.
+#[inline]
+pub(crate) const fn text_len(key: &str, text: usize) -> usize {
+    attribute_len(key, field_len(text))
+}
+
+/// Writes an attribute whose text comes in parts.
+#[inline]
+pub(crate) fn text(out: &mut Vec<u8>, place: Place, key: &str, parts: &[&str]) {
+    let length = parts.iter().map(|part| part.len()).sum();
+    attribute_head(out, place, key, field_len(length));
+    head(out, 0x0a, length);
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// How long the attribute that [`number`] writes is.
+#[inline]
+pub(crate) const fn number_len(key: &str, number: i64) -> usize {
+    attribute_len(key, 1 + varint_len(number.cast_unsigned()))
+}
+
+/// Writes an attribute that is a number.
+#[inline]
+pub(crate) fn number(out: &mut Vec<u8>, place: Place, key: &str, number: i64) {
+    let number = number.cast_unsigned();
+    attribute_head(out, place, key, 1 + varint_len(number));
+    out.push(0x18);
+    varint(out, number);
+}
+
+/// How long the attribute that [`flag`] writes is.
+pub(crate) const fn flag_len(key: &str) -> usize {
+    attribute_len(key, 2)
+}
+
+/// Writes an attribute that is true or false.
+pub(crate) fn flag(out: &mut Vec<u8>, place: Place, key: &str, flag: bool) {
+    attribute_head(out, place, key, 2);
+    out.extend_from_slice(&[0x10, flag.into()]);
+}
+
+/// Writes an attribute that is a fraction.
+pub(crate) fn fraction(out: &mut Vec<u8>, place: Place, key: &str, fraction: f64) {
+    attribute_head(out, place, key, 9);
+    fixed64(out, 0x21, fraction.to_bits());
+}
+
+/// How long the attribute that [`texts`] writes is.
+pub(crate) fn texts_len<'a>(key: &str, texts: impl Iterator<Item = &'a str>) -> usize {
+    attribute_len(key, field_len(list_len(texts)))
+}
+
+fn list_len<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
+    texts.map(|text| field_len(field_len(text.len()))).sum()
+}
+
+/// Writes an attribute that is a list of texts.
+pub(crate) fn texts<'a>(
+    out: &mut Vec<u8>,
+    place: Place,
+    key: &str,
+    texts: impl Iterator<Item = &'a str> + Clone,
+) {
+    let length = list_len(texts.clone());
+    attribute_head(out, place, key, field_len(length));
+    head(out, 0x2a, length);
+    for text in texts {
+        head(out, 0x0a, field_len(text.len()));
+        bytes(out, 0x0a, text.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::{
+        common::v1::{AnyValue, any_value::Value},
+        trace::v1::Span,
+    };
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+
+    /// The only attribute of a span of these bytes.
+    fn read(bytes: &[u8]) -> (String, Value) {
+        let mut span = Span::decode(bytes).unwrap();
+        let pair = span.attributes.remove(0);
+        assert_eq!(span, Span::default());
+        (pair.key, pair.value.unwrap().value.unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn a_varint_is_as_long_as_announced_and_is_read_back(value: u64, shift in 0..64) {
+            let value = value >> shift;
+            let mut out = Vec::new();
+            varint(&mut out, value);
+            prop_assert_eq!(out.len(), varint_len(value));
+            prop_assert_eq!(prost::decode_length_delimiter(&out[..]).unwrap() as u64, value);
+        }
+
+        #[test]
+        fn an_attribute_is_as_long_as_announced_and_is_read_back(
+            key in ".{0,200}", parts in prop::collection::vec(".{0,200}", 0..4), number_: i64,
+            flag_: bool,
+        ) {
+            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            let mut out = Vec::new();
+            text(&mut out, Place::Span, &key, &parts);
+            prop_assert_eq!(out.len(), text_len(&key, parts.concat().len()));
+            prop_assert_eq!(read(&out), (key.clone(), Value::StringValue(parts.concat())));
+
+            out.clear();
+            number(&mut out, Place::Span, &key, number_);
+            prop_assert_eq!(out.len(), number_len(&key, number_));
+            prop_assert_eq!(read(&out), (key.clone(), Value::IntValue(number_)));
+
+            out.clear();
+            flag(&mut out, Place::Span, &key, flag_);
+            prop_assert_eq!(out.len(), flag_len(&key));
+            prop_assert_eq!(read(&out), (key.clone(), Value::BoolValue(flag_)));
+
+            out.clear();
+            texts(&mut out, Place::Span, &key, parts.iter().copied());
+            prop_assert_eq!(out.len(), texts_len(&key, parts.iter().copied()));
+            let (read_key, Value::ArrayValue(list)) = read(&out) else { panic!() };
+            let wanted: Vec<AnyValue> = parts
+                .iter()
+                .map(|part| AnyValue { value: Some(Value::StringValue((*part).to_owned())) })
+                .collect();
+            prop_assert_eq!((read_key, list.values), (key, wanted));
+        }
+    }
+}

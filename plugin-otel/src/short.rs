@@ -1,0 +1,67 @@
+//! A short text on the stack: numbers and addresses are shown without an allocation.
+
+use std::{
+    fmt::{Display, Write},
+    ops::Deref,
+};
+
+/// The longest thing to show is an IPv6 address, which takes 39.
+const MOST: usize = 48;
+
+/// What something looks like, cut off where it would be longer than any number or address.
+#[derive(Debug)]
+pub(crate) struct Short {
+    bytes: [u8; MOST],
+    length: usize,
+}
+
+impl Short {
+    /// The text of this.
+    pub(crate) fn of(shown: impl Display) -> Self {
+        let mut short = Self { bytes: [0; MOST], length: 0 };
+        // The only error is that there was more to write.
+        _ = write!(short, "{shown}");
+        short
+    }
+}
+
+impl Write for Short {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = MOST - self.length;
+        let text = &text[..text.floor_char_boundary(room)];
+        self.bytes[self.length..self.length + text.len()].copy_from_slice(text.as_bytes());
+        self.length += text.len();
+        Ok(())
+    }
+}
+
+impl Deref for Short {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        // Never empty in place of a text: only whole characters are written.
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    #[test]
+    fn numbers_and_addresses_are_shown_whole() {
+        assert_eq!(&*Short::of(503), "503");
+        assert_eq!(&*Short::of(u64::MAX), u64::MAX.to_string());
+        for address in ["10.0.0.1", "::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0"] {
+            assert_eq!(&*Short::of(address.parse::<IpAddr>().unwrap()), address);
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_between_characters() {
+        assert_eq!(&*Short::of("x".repeat(60)), "x".repeat(MOST));
+        assert_eq!(&*Short::of(format!("{}é", "x".repeat(MOST - 1))), "x".repeat(MOST - 1));
+    }
+}
