@@ -76,12 +76,25 @@ pub(crate) struct Config {
     pub(crate) schedule_delay: Duration,
     /// Which spans are recorded.
     pub(crate) sampler: Sampler,
+    /// Which requests are kept that nobody samples.
+    pub(crate) keep: Keep,
     /// Which headers carry the context.
     pub(crate) propagators: Propagators,
     /// Attributes that the operator wants on the resource.
     pub(crate) resource: BTreeMap<String, String>,
     /// What was wrong in the environment and was therefore ignored, one line each.
     pub(crate) warnings: Vec<String>,
+}
+
+/// Which requests are kept that nobody samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Keep {
+    /// Those that failed.
+    pub(crate) errors: bool,
+    /// Those that took longer.
+    pub(crate) slower_than: Option<Duration>,
+    /// How many spans may wait for the end of their request.
+    pub(crate) max_spans: usize,
 }
 
 /// Where spans go.
@@ -143,6 +156,7 @@ impl Config {
             max_export_batch_size: reader.batch_size(max_queue_size)?,
             schedule_delay: reader.value("schedule-delay", duration, Duration::from_secs(5))?,
             sampler: reader.sampler()?,
+            keep: Keep::default(),
             propagators: reader.propagators()?,
             resource: reader.resource()?,
             warnings: std::mem::take(&mut reader.warnings),

@@ -143,6 +143,11 @@ pub(crate) fn flag(out: &mut Vec<u8>, place: Place, key: &str, flag: bool) {
     out.extend_from_slice(&[0x10, flag.into()]);
 }
 
+/// How long the attribute that [`fraction`] writes is.
+pub(crate) const fn fraction_len(key: &str) -> usize {
+    attribute_len(key, 9)
+}
+
 /// Writes an attribute that is a fraction.
 pub(crate) fn fraction(out: &mut Vec<u8>, place: Place, key: &str, fraction: f64) {
     attribute_head(out, place, key, 9);

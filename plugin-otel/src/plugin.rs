@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     config::{self, Config, SETTINGS},
-    exchange::{Client, Server, Tracing},
+    exchange::{Client, Server, Tally, Tracing},
     log,
     pipeline::{self, Counts, Export, Pipeline, export::Exporter},
     provider, semconv,
@@ -71,10 +71,11 @@ impl Plugin for Otel {
 
     fn status(&self) -> String {
         match &self.0 {
-            Some(Running { pipeline, .. }) => {
-                status(pipeline.counts(), &pipeline.export(), pipeline.queued())
+            Some(Running { pipeline, tracing, .. }) => {
+                let (live, kept) = (tracing.live(), tracing.tally());
+                status(pipeline.counts(), live, kept, &pipeline.export(), pipeline.queued())
             }
-            None => status(Counts::default(), &Export::default(), 0),
+            None => status(Counts::default(), 0, None, &Export::default(), 0),
         }
     }
 
@@ -162,11 +163,12 @@ fn resource(config: &Config, service: &Service) -> Resource {
         .build()
 }
 
-/// The plugin's part of `GET /plugins`.
-fn status(counts: Counts, export: &Export, queued: u64) -> String {
+/// The plugin's part of `GET /plugins`; `held` only where spans are kept by their request's end.
+fn status(counts: Counts, live: u64, held: Option<Tally>, export: &Export, queued: u64) -> String {
     let state = if export.is_failing { "failing" } else { "healthy" };
-    json!({
+    let mut status = json!({
         "spans": {
+            "live": live,
             "started": counts.started,
             "sampled": counts.sampled,
             "exported": counts.exported,
@@ -179,8 +181,11 @@ fn status(counts: Counts, export: &Export, queued: u64) -> String {
             "queued": queued,
         },
         "panics": guard::panics(),
-    })
-    .to_string()
+    });
+    if let Some(Tally { held, dropped }) = held {
+        status["held"] = json!({"spans": held, "dropped": dropped});
+    }
+    status.to_string()
 }
 
 fn rfc3339(time: SystemTime) -> String {
@@ -227,9 +232,11 @@ mod tests {
         let since = SystemTime::UNIX_EPOCH;
         let export = Export { is_failing: true, since, ..Export::default() };
         let counts = Counts { started: 4, sampled: 3, exported: 1, dropped: 2 };
-        let told: serde_json::Value = serde_json::from_str(&status(counts, &export, 5)).unwrap();
+        let tally = Some(Tally { held: 7, dropped: 8 });
+        let told = status(counts, 6, tally, &export, 5);
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
         let wanted = json!({
-            "spans": {"started": 4, "sampled": 3, "exported": 1, "dropped": 2},
+            "spans": {"live": 6, "started": 4, "sampled": 3, "exported": 1, "dropped": 2},
             "export": {
                 "state": "failing",
                 "since": "1970-01-01T00:00:00.000Z",
@@ -237,6 +244,7 @@ mod tests {
                 "queued": 5,
             },
             "panics": guard::panics(),
+            "held": {"spans": 7, "dropped": 8},
         });
         assert_eq!(told, wanted);
     }

@@ -44,7 +44,6 @@ pub(crate) struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Neither end.
-    #[allow(dead_code, reason = "no hook makes one yet")]
     Internal = 1,
     /// The answering end.
     Server = 2,
@@ -144,8 +143,14 @@ impl Record {
         }
     }
 
+    /// Adds an attribute that is a fraction.
+    pub(crate) fn fraction(&mut self, key: &str, fraction: f64) {
+        if let Some(out) = self.attribute(otlp::fraction_len(key)) {
+            otlp::fraction(out, Place::Span, key, fraction);
+        }
+    }
+
     /// Adds an attribute that is true or false.
-    #[allow(dead_code, reason = "no hook sets one yet")]
     pub(crate) fn flag(&mut self, key: &str, flag: bool) {
         if let Some(out) = self.attribute(otlp::flag_len(key)) {
             otlp::flag(out, Place::Span, key, flag);
@@ -153,7 +158,6 @@ impl Record {
     }
 
     /// Adds an attribute that is a list of texts.
-    #[allow(dead_code, reason = "no hook sets one yet")]
     pub(crate) fn texts<'a>(&mut self, key: &str, texts: impl Iterator<Item = &'a str> + Clone) {
         if let Some(out) = self.attribute(otlp::texts_len(key, texts.clone())) {
             otlp::texts(out, Place::Span, key, texts);
@@ -161,7 +165,6 @@ impl Record {
     }
 
     /// Adds a link to the span of another trace, or of this one, with a few attributes.
-    #[allow(dead_code, reason = "no hook sets one yet")]
     pub(crate) fn link(&mut self, to: &Link<'_>, attributes: &[(&str, &str)]) {
         let start = self.fields.0.len();
         otlp::message(&mut self.fields.0, LINK, |out| {
@@ -199,7 +202,6 @@ pub(crate) const LINK: u8 = 0x6a;
 
 /// The span at the other end of a link.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "no hook sets one yet")]
 pub(crate) struct Link<'a> {
     /// Its identity.
     pub(crate) span: &'a SpanContext,

@@ -10,9 +10,16 @@ pub(crate) const CLIENT_ADDRESS: &str = "client.address";
 pub(crate) const ERROR_TYPE: &str = "error.type";
 /// Our own: how the exchange ended, in words.
 pub(crate) const EXCHANGE_END_REASON: &str = "exchange.end_reason";
+/// Our own: whether a call went over a connection that had carried another before.
+pub(crate) const EXCHANGE_POOLED_CONNECTION: &str = "exchange.pooled_connection";
+/// Our own: seconds from the start of the span until its response head.
+pub(crate) const EXCHANGE_TIME_TO_FIRST_BYTE: &str = "exchange.time_to_first_byte";
+/// Our own: how many trailers came after the body.
+pub(crate) const EXCHANGE_TRAILERS: &str = "exchange.trailers";
 pub(crate) const HTTP_REQUEST_BODY_SIZE: &str = "http.request.body.size";
 pub(crate) const HTTP_REQUEST_METHOD: &str = "http.request.method";
 pub(crate) const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
+pub(crate) const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";
 pub(crate) const HTTP_RESPONSE_BODY_SIZE: &str = "http.response.body.size";
 pub(crate) const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 pub(crate) const HTTP_ROUTE: &str = "http.route";
@@ -20,8 +27,13 @@ pub(crate) const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
 pub(crate) const NETWORK_PEER_PORT: &str = "network.peer.port";
 pub(crate) const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
 pub(crate) const PEER_SERVICE: &str = "peer.service";
+pub(crate) const RPC_GRPC_STATUS_CODE: &str = "rpc.grpc.status_code";
 pub(crate) const SERVER_ADDRESS: &str = "server.address";
 pub(crate) const SERVER_PORT: &str = "server.port";
+/// Our own: what came from the client over a connection that has changed its protocol.
+pub(crate) const TUNNEL_BYTES_FROM_CLIENT: &str = "tunnel.bytes_from_client";
+/// Our own: what went to the client over such a connection.
+pub(crate) const TUNNEL_BYTES_TO_CLIENT: &str = "tunnel.bytes_to_client";
 pub(crate) const URL_FULL: &str = "url.full";
 pub(crate) const URL_PATH: &str = "url.path";
 pub(crate) const URL_QUERY: &str = "url.query";

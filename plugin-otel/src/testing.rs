@@ -18,7 +18,7 @@ use opentelemetry_sdk::{
     trace::{SpanData, SpanEvents, SpanExporter, SpanLinks},
 };
 use plugin_api::{
-    Host, Level, Service,
+    Context, Host, Level, RequestHead, Service,
     adapter::{HostServices, host_object},
 };
 
@@ -176,9 +176,13 @@ pub(crate) struct Bench {
 impl Bench {
     /// A bench with this sampler.
     pub(crate) fn new(sampler: &str) -> Self {
-        let config = config(sampler);
-        let (pipeline, exporter) = pipeline(&config, &Journal::default());
-        let tracing = Tracing::new(&config, Arc::clone(&pipeline));
+        Self::with(&config(sampler))
+    }
+
+    /// A bench with this configuration.
+    pub(crate) fn with(config: &Config) -> Self {
+        let (pipeline, exporter) = pipeline(config, &Journal::default());
+        let tracing = Tracing::new(config, Arc::clone(&pipeline));
         Self { tracing, pipeline, exporter }
     }
 
@@ -190,6 +194,20 @@ impl Bench {
     /// The client layer.
     pub(crate) fn client(&self) -> Client {
         Client(Arc::clone(&self.tracing))
+    }
+
+    /// An attempt of a call made for an exchange of this context, if it is recorded.
+    pub(crate) fn client_exchange(
+        &self,
+        head: &RequestHead<'_>,
+        parent: &Context,
+    ) -> Option<impl plugin_api::Exchange> {
+        self.client().follow(head, parent, |_, _| {})
+    }
+
+    /// How many spans are under way.
+    pub(crate) fn live(&self) -> u64 {
+        self.tracing.live()
     }
 
     /// The pipeline's counters.
@@ -229,6 +247,7 @@ fn shown(value: Option<&AnyValue>) -> String {
     match value.and_then(|value| value.value.as_ref()) {
         Some(Value::StringValue(text)) => text.clone(),
         Some(Value::IntValue(number)) => number.to_string(),
+        Some(Value::DoubleValue(_)) => "a fraction".to_owned(),
         Some(Value::BoolValue(flag)) => flag.to_string(),
         Some(Value::ArrayValue(list)) => {
             let members: Vec<String> =

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use plugin_api::{
-    ClientLayer, Context, End, Exchange, Headers, RequestHead, ResponseHead, SpanContext,
+    ClientLayer, Context, End, Exchange, Header, Headers, RequestHead, ResponseHead, SpanContext,
 };
 
-use super::{Recording, Tracing, head};
-use crate::{record::Kind, redact, semconv};
+use super::{Follow, Tracing, head, recording::Recording};
+use crate::{
+    record::{Kind, Record},
+    redact, semconv,
+};
 
 /// The part in outgoing requests.
 #[derive(Clone, Debug)]
@@ -31,7 +34,7 @@ impl ClientLayer for Client {
 
 impl Client {
     /// Begins the span of an attempt and tells `set` the headers of its context, sampled or not.
-    fn follow(
+    pub(crate) fn follow(
         &self,
         head: &RequestHead<'_>,
         parent: &Context,
@@ -41,13 +44,23 @@ impl Client {
         let span = self.0.begin(parent_span);
         let context = parent.with_span(span);
         self.0.propagators.inject(&context, parent_span.is_some(), set);
-        self.0.records(&span).then(|| ClientExchange::begin(&self.0, head, &context, parent_span))
+        let follow = self.0.follow(&span, |tail| tail.below(parent.span().span_id));
+        follow.map(|follow| ClientExchange::begin(&self.0, head, &context, parent_span, follow))
     }
 }
 
-/// An outgoing request under way.
+/// An attempt under way, or the whole call that it is the first of.
 #[derive(Debug)]
-pub(crate) struct ClientExchange(Recording);
+pub(crate) struct ClientExchange {
+    recording: Recording,
+    role: Role,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    Attempt,
+    Call,
+}
 
 impl ClientExchange {
     fn begin(
@@ -55,14 +68,19 @@ impl ClientExchange {
         head: &RequestHead<'_>,
         context: &Context,
         parent: Option<&SpanContext>,
+        follow: Follow,
     ) -> Self {
         let name = head::name_of(head.method());
-        let mut recording = Recording::begin(tracing, Kind::Client, context, parent, name);
+        let record = Record::begin(Kind::Client, context, parent, name, tracing.clock.now());
+        let mut recording = Recording::begin(tracing, context, record, follow);
         recording.set_method(head.method());
         set_full_url(&mut recording, head);
         recording.set_server(head);
         recording.set_text(semconv::PEER_SERVICE, head.service());
-        Self(recording)
+        if head.resend_count() > 0 {
+            recording.set_number(semconv::HTTP_REQUEST_RESEND_COUNT, head.resend_count());
+        }
+        Self { recording, role: Role::Attempt }
     }
 }
 
@@ -77,12 +95,43 @@ fn set_full_url(recording: &mut Recording, head: &RequestHead<'_>) {
 
 impl Exchange for ClientExchange {
     fn on_response(&mut self, head: &ResponseHead<'_>) {
-        self.0.respond(head);
-        self.0.set_connection(head.version(), head.peer());
+        match self.role {
+            Role::Attempt => {
+                self.recording.respond(head);
+                self.recording.set_connection(head.version(), head.peer());
+                if let Some(is_pooled) = head.is_pooled() {
+                    self.recording.set_flag(semconv::EXCHANGE_POOLED_CONNECTION, is_pooled);
+                }
+            }
+            Role::Call => self.recording.judge(head),
+        }
+    }
+
+    fn on_trailers(&mut self, trailers: &[Header<'_>]) {
+        match self.role {
+            Role::Attempt => self.recording.trailers(trailers),
+            Role::Call => {}
+        }
     }
 
     fn on_end(&mut self, end: &End) {
-        self.0.end(end);
+        match self.role {
+            Role::Attempt => self.recording.end(end),
+            Role::Call => self.recording.finish(end.outcome),
+        }
+    }
+
+    fn context(&self) -> Context {
+        self.recording.context.clone()
+    }
+
+    fn on_retry(&mut self, end: &End) -> Option<Self> {
+        let call = match self.role {
+            Role::Attempt => self.recording.insert_parent("call"),
+            Role::Call => None,
+        };
+        self.on_end(end);
+        call.map(|recording| Self { recording, role: Role::Call })
     }
 }
 
@@ -144,6 +193,7 @@ mod tests {
                 "server.port=8080",
                 "peer.service=greeter",
                 "http.response.status_code=200",
+                "exchange.time_to_first_byte=a fraction",
                 "network.protocol.version=2",
                 "network.peer.address=10.0.0.2",
                 "network.peer.port=8080",
@@ -190,6 +240,64 @@ mod tests {
             let wanted = if error_type.is_empty() { StatusCode::Unset } else { StatusCode::Error };
             assert_eq!(status_of(&span), wanted, "{status}");
             assert_eq!(attribute(&span, "error.type"), error_type, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_call_of_several_attempts_is_a_span_above_them() {
+        let bench = Bench::new("parentbased_always_on");
+        let head = RequestHead::new("GET", "/", &[]).with_service("greeter");
+        let (exchange, _) = follow(&bench, &head, &parent(1));
+        let mut first = exchange.unwrap();
+        let mut call = first.on_retry(&End::new(Outcome::CONNECT_FAILED, 0, 0)).unwrap();
+        drop(first);
+        let (exchange, headers) = follow(&bench, &head.resent(1), &call.context());
+        assert_eq!((&*headers["tracestate"], &*headers["baggage"]), ("a=1", "b=2"));
+        let mut second = exchange.unwrap();
+        for exchange in [&mut second, &mut call] {
+            exchange.on_response(&ResponseHead::new(200, &[]));
+            exchange.on_end(&End::new(Outcome::COMPLETE, 0, 3));
+        }
+        let [first, second, call] = &bench.spans()[..] else { panic!("three spans") };
+        assert_eq!((&*call.name, call.kind()), ("call", SpanKind::Internal));
+        assert_eq!(hex(&call.parent_span_id), "02".repeat(8));
+        assert_eq!(call.start_time_unix_nano, first.start_time_unix_nano);
+        assert_eq!(status_of(call), StatusCode::Unset, "the last attempt went well");
+        for (attempt, resend_count, error) in [(first, "", "connect_failed"), (second, "1", "")] {
+            assert_eq!(attempt.parent_span_id, call.span_id);
+            assert_eq!(attempt.trace_id, call.trace_id);
+            assert_eq!(attribute(attempt, "http.request.resend_count"), resend_count);
+            assert_eq!(attribute(attempt, "error.type"), error);
+        }
+        assert_eq!(bench.live(), 0);
+    }
+
+    #[test]
+    fn a_call_that_fails_to_the_last_is_an_error() {
+        let bench = Bench::new("always_on");
+        let head = RequestHead::new("GET", "/", &[]);
+        let mut first = follow(&bench, &head, &Context::default()).0.unwrap();
+        let mut call = first.on_retry(&End::new(Outcome::CONNECT_FAILED, 0, 0)).unwrap();
+        assert!(call.on_retry(&End::new(Outcome::UPSTREAM_GONE, 0, 0)).is_none());
+        let span = &bench.spans()[1];
+        assert_eq!(span.name, "call");
+        assert_eq!(attribute(span, "error.type"), "upstream_gone");
+        assert!(span.parent_span_id.is_empty());
+    }
+
+    #[test]
+    fn a_pooled_connection_is_told() {
+        for (head, wanted) in [
+            (ResponseHead::new(200, &[]), ""),
+            (ResponseHead::new(200, &[]).over_pooled(false), "false"),
+            (ResponseHead::new(200, &[]).over_pooled(true), "true"),
+        ] {
+            let bench = Bench::new("always_on");
+            let request = RequestHead::new("GET", "/", &[]);
+            let mut exchange = follow(&bench, &request, &Context::default()).0.unwrap();
+            exchange.on_response(&head);
+            drop(exchange);
+            assert_eq!(attribute(&bench.only_span(), "exchange.pooled_connection"), wanted);
         }
     }
 }

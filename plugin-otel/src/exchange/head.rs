@@ -2,7 +2,7 @@
 
 use plugin_api::{Peer, RequestHead, Version};
 
-use super::Recording;
+use super::recording::Recording;
 use crate::semconv;
 
 /// The methods that are told apart: those of RFC 9110, and PATCH.

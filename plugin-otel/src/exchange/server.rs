@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use plugin_api::{
-    Accepted, Context, End, Exchange, Header, RequestHead, ResponseHead, ServerLayer, SpanContext,
+    Accepted, Context, End, Exchange, Header, Outcome, RequestHead, ResponseHead, ServerLayer,
+    SpanContext,
 };
 
-use super::{Recording, Tracing, head};
-use crate::{record::Kind, redact, semconv};
+use super::{Follow, Tracing, head, recording::Recording};
+use crate::{
+    record::{Kind, Record},
+    redact, semconv,
+};
 
 /// The part in incoming requests.
 #[derive(Clone, Debug)]
@@ -21,17 +25,28 @@ impl ServerLayer for Server {
         let parent = incoming.parent.as_ref();
         let span = self.0.begin(parent);
         let context = incoming.context(span);
+        let follow = self.0.follow(&span, |tail| tail.open(span.span_id));
         let exchange =
-            self.0.records(&span).then(|| ServerExchange::begin(&self.0, head, &context, parent));
+            follow.map(|follow| ServerExchange::begin(&self.0, head, &context, parent, follow));
         Accepted { context, exchange }
     }
 }
 
-/// An incoming request under way.
+/// An incoming request under way, or what its connection is used for afterwards.
 #[derive(Debug)]
 pub(crate) struct ServerExchange {
     recording: Recording,
-    method: &'static str,
+    role: Role,
+}
+
+#[derive(Debug)]
+enum Role {
+    Request {
+        method: &'static str,
+        /// What the connection is used for next, where the response says so.
+        upgrade: &'static str,
+    },
+    Tunnel,
 }
 
 impl ServerExchange {
@@ -40,9 +55,11 @@ impl ServerExchange {
         head: &RequestHead<'_>,
         context: &Context,
         parent: Option<&SpanContext>,
+        follow: Follow,
     ) -> Self {
         let method = head::name_of(head.method());
-        let mut recording = Recording::begin(tracing, Kind::Server, context, parent, method);
+        let record = Record::begin(Kind::Server, context, parent, method, tracing.clock.now());
+        let mut recording = Recording::begin(tracing, context, record, follow);
         recording.set_method(head.method());
         recording.set_text(semconv::URL_SCHEME, head.scheme());
         recording.set_text(semconv::URL_PATH, head.path());
@@ -55,7 +72,7 @@ impl ServerExchange {
         if let Some(agent) = user_agent(head.headers()) {
             recording.set_text(semconv::USER_AGENT_ORIGINAL, &agent);
         }
-        Self { recording, method }
+        Self { recording, role: Role::Request { method, upgrade: "connect" } }
     }
 }
 
@@ -64,18 +81,49 @@ fn user_agent<'a>(headers: &'a [Header<'a>]) -> Option<std::borrow::Cow<'a, str>
     Some(String::from_utf8_lossy(header.value()))
 }
 
+/// The protocol that a 101 changes to: a closed set, since it becomes part of a span's name.
+fn upgrade(head: &ResponseHead<'_>) -> Option<&'static str> {
+    let header = head.headers().iter().find(|header| header.name() == "upgrade")?;
+    ["websocket", "h2c"]
+        .into_iter()
+        .find(|known| header.value().eq_ignore_ascii_case(known.as_bytes()))
+}
+
 impl Exchange for ServerExchange {
     fn on_route(&mut self, route: &str) {
-        self.recording.rename(&[self.method, " ", route]);
-        self.recording.set_text(semconv::HTTP_ROUTE, route);
+        if let Role::Request { method, .. } = self.role {
+            self.recording.rename(&[method, " ", route]);
+            self.recording.set_text(semconv::HTTP_ROUTE, route);
+        }
     }
 
     fn on_response(&mut self, head: &ResponseHead<'_>) {
         self.recording.respond(head);
+        if let (101, Role::Request { upgrade, .. }) = (head.status(), &mut self.role) {
+            *upgrade = self::upgrade(head).unwrap_or("other");
+        }
+    }
+
+    fn on_trailers(&mut self, trailers: &[Header<'_>]) {
+        self.recording.trailers(trailers);
     }
 
     fn on_end(&mut self, end: &End) {
-        self.recording.end(end);
+        match self.role {
+            Role::Request { .. } => self.recording.end(end),
+            Role::Tunnel => {
+                self.recording.set_number(semconv::TUNNEL_BYTES_FROM_CLIENT, end.request_bytes);
+                self.recording.set_number(semconv::TUNNEL_BYTES_TO_CLIENT, end.response_bytes);
+                self.recording.finish(end.outcome);
+            }
+        }
+    }
+
+    fn on_upgrade(&mut self) -> Option<Self> {
+        let Role::Request { upgrade, .. } = self.role else { return None };
+        let tunnel = self.recording.follow(&[upgrade, " tunnel"]);
+        self.recording.finish(Outcome::COMPLETE);
+        Some(Self { recording: tunnel, role: Role::Tunnel })
     }
 }
 
@@ -85,7 +133,10 @@ mod tests {
     use plugin_api::{Outcome, Peer, Version};
 
     use super::*;
-    use crate::testing::{Bench, attribute, attributes, hex, status_of};
+    use crate::{
+        config::Keep,
+        testing::{Bench, attribute, attributes, config, hex, status_of},
+    };
 
     const TRACEPARENT: Header<'static> =
         Header::new("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03");
@@ -133,6 +184,7 @@ mod tests {
                 "user_agent.original=curl/8",
                 "http.route=/hello/{name}",
                 "http.response.status_code=200",
+                "exchange.time_to_first_byte=a fraction",
                 "http.response.body.size=12",
                 "exchange.end_reason=complete",
             ]
@@ -195,6 +247,7 @@ mod tests {
             (Outcome::SHED, 503, "shed", "shed"),
             (Outcome::PANIC, 500, "panic", "panic"),
             (Outcome::CONNECT_FAILED, 502, "connect_failed", "connect failed"),
+            (Outcome::STOPPED, 200, "stopped", "stopped"),
         ] {
             let bench = Bench::new("always_on");
             let accepted = bench.server().on_request(&RequestHead::new("GET", "/", &[]));
@@ -206,6 +259,81 @@ mod tests {
             assert_eq!(status_of(&span), wanted, "{reason} {status}");
             assert_eq!(attribute(&span, "error.type"), error_type, "{reason} {status}");
             assert_eq!(attribute(&span, "exchange.end_reason"), reason);
+        }
+    }
+
+    #[test]
+    fn an_upgrade_ends_the_request_and_begins_a_tunnel_that_is_linked_to_it() {
+        for (status, headers, name) in [
+            (101, &[Header::new("upgrade", b"WebSocket")][..], "websocket tunnel"),
+            (101, &[Header::new("upgrade", b"made-up")], "other tunnel"),
+            (200, &[], "connect tunnel"),
+        ] {
+            let bench = Bench::new("always_on");
+            let head = RequestHead::new("GET", "/", &[]);
+            let mut exchange = bench.server().on_request(&head).exchange.unwrap();
+            exchange.on_response(&ResponseHead::new(status, headers));
+            let mut tunnel = exchange.on_upgrade().unwrap();
+            assert_eq!(bench.live(), 1, "the request is over");
+            drop(exchange);
+            tunnel.on_end(&End::new(Outcome::CLIENT_GONE, 5, 7));
+            drop(tunnel);
+            let [request, tunnel] = &bench.spans()[..] else { panic!("two spans") };
+            assert_eq!(attribute(request, "exchange.end_reason"), "complete");
+            assert_eq!((&*tunnel.name, tunnel.kind()), (name, SpanKind::Internal));
+            assert_eq!(tunnel.parent_span_id, request.span_id);
+            assert_eq!(tunnel.links[0].span_id, request.span_id);
+            assert_eq!(
+                attributes(tunnel),
+                [
+                    "tunnel.bytes_from_client=5",
+                    "tunnel.bytes_to_client=7",
+                    "exchange.end_reason=client gone",
+                ]
+            );
+            assert_eq!(bench.live(), 0);
+        }
+    }
+
+    #[test]
+    fn trailers_are_seen_and_a_failed_grpc_call_is_an_error() {
+        for (grpc_status, error_type) in [(&b"0"[..], ""), (b"5", ""), (b"14", "UNAVAILABLE")] {
+            let bench = Bench::new("always_on");
+            let head = RequestHead::new("POST", "/", &[]);
+            let mut exchange = bench.server().on_request(&head).exchange.unwrap();
+            exchange.on_response(&ResponseHead::new(200, &[]));
+            exchange.on_trailers(&[Header::new("grpc-status", grpc_status)]);
+            exchange.on_end(&End::new(Outcome::COMPLETE, 0, 0));
+            let span = bench.only_span();
+            assert_eq!(attribute(&span, "exchange.trailers"), "1");
+            assert_eq!(
+                attribute(&span, "rpc.grpc.status_code").as_bytes(),
+                grpc_status,
+                "{error_type}"
+            );
+            assert_eq!(attribute(&span, "error.type"), error_type);
+            assert_eq!(status_of(&span) == StatusCode::Error, !error_type.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_request_that_nobody_samples_is_kept_when_it_fails() {
+        for (status, names) in [(200, &[][..]), (500, &["GET", "GET"])] {
+            let mut config = config("always_off");
+            config.keep = Keep { errors: true, slower_than: None, max_spans: 10 };
+            let bench = Bench::with(&config);
+            let head = RequestHead::new("GET", "/", &[]);
+            let Accepted { context, exchange } = bench.server().on_request(&head);
+            let mut exchange = exchange.unwrap();
+            assert!(!context.span().is_sampled(), "others are told the truth");
+            let attempt = bench.client_exchange(&head, &context).unwrap();
+            drop(attempt);
+            exchange.on_response(&ResponseHead::new(status, &[]));
+            exchange.on_end(&End::new(Outcome::COMPLETE, 0, 0));
+            let spans = bench.spans();
+            let found: Vec<&str> = spans.iter().map(|span| &*span.name).collect();
+            assert_eq!(found, names, "{status}");
+            assert_eq!((bench.live(), bench.counts().sampled), (0, names.len() as u64));
         }
     }
 }

@@ -82,6 +82,11 @@ impl Health {
         }
     }
 
+    /// A span that was not sampled is exported all the same.
+    pub(crate) fn kept(&self) {
+        self.sampled.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// This many spans are gone for a reason that needs no telling.
     pub(crate) fn dropped(&self, count: u64) {
         self.dropped.fetch_add(count, Ordering::Relaxed);

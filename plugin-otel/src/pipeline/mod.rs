@@ -120,6 +120,11 @@ impl Pipeline {
         self.shared.health.started(is_sampled);
     }
 
+    /// Counts a span that was not sampled and is finished all the same.
+    pub(crate) fn kept(&self) {
+        self.shared.health.kept();
+    }
+
     /// Takes a span that is over. Never blocks; drops and counts it when there is no room.
     pub(crate) fn finish(&self, record: Record) {
         self.shared.push(Finished::Record(Box::new(record)));
