@@ -14,7 +14,7 @@ async fn calls_after_awaits_and_in_spawned_tasks_have_the_right_parent() {
     let (collector, upstream) = (Collector::start().await, Upstream::ready().await);
     let config =
         Config::new().group("upstream", upstream.url()).traced(&collector.grpc_endpoint(), "grpc");
-    let service = Launch::example_service(config).start().await;
+    let service = Launch::example("service", config).start().await;
     fan_out(&service).await;
 
     let count = REQUESTS * (1 + CALLS.len());

@@ -27,10 +27,11 @@ pub fn plugin_otel() -> PathBuf {
     given("PLUGIN_OTEL").unwrap_or_else(|| built(shipped(), "plugin_otel").clone())
 }
 
-/// The host's example `service`, a service built on the host library: `EXAMPLE_SERVICE`.
+/// The host's example NAME, a service built on the host library: `EXAMPLE_NAME`.
 #[must_use]
-pub fn example_service() -> PathBuf {
-    given("EXAMPLE_SERVICE").unwrap_or_else(|| built(shipped(), "service").clone())
+pub fn example(name: &str) -> PathBuf {
+    let variable = format!("EXAMPLE_{}", name.to_uppercase());
+    given(&variable).unwrap_or_else(|| built(shipped(), name).clone())
 }
 
 /// plugin-api's example `libnoop.so`: `PLUGIN_NOOP`.
@@ -43,17 +44,7 @@ pub fn plugin_noop() -> PathBuf {
     })
 }
 
-/// A plugin of another major version of the contract, `fixtures/other_major.rs`: `PLUGIN_OTHER_MAJOR`.
-#[must_use]
-pub fn plugin_other_major() -> PathBuf {
-    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
-    given("PLUGIN_OTHER_MAJOR").unwrap_or_else(|| {
-        let built_ones = BUILT.get_or_init(|| build(&["-p", "tests", "--example", "other_major"]));
-        built(built_ones, "other_major").clone()
-    })
-}
-
-/// The plugin `fixtures/NAME.rs`, a debug build whatever the host is: in the folder `FIXTURES`.
+/// The plugin `fixtures/misbehaving/NAME.rs`, a debug build whatever the host is: in the folder `FIXTURES`.
 #[must_use]
 pub fn fixture(name: &str) -> PathBuf {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
@@ -63,7 +54,7 @@ pub fn fixture(name: &str) -> PathBuf {
     built(BUILT.get_or_init(|| build_at(&fixtures(), &["--examples"])), name).clone()
 }
 
-/// The plugin `fixtures/quiet.rs`, built so that a panic ends the process.
+/// The plugin `fixtures/misbehaving/quiet.rs`, built so that a panic ends the process.
 #[must_use]
 pub fn plugin_aborting() -> PathBuf {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
@@ -78,7 +69,7 @@ pub fn plugin_aborting() -> PathBuf {
     built(BUILT.get_or_init(|| build_at(&fixtures(), &arguments)), "aborting").clone()
 }
 
-/// The plugin `fixtures/quiet.rs`, built by the nightly compiler.
+/// The plugin `fixtures/misbehaving/quiet.rs`, built by the nightly compiler.
 ///
 /// # Errors
 /// Where none is installed.
@@ -93,6 +84,15 @@ pub fn plugin_of_nightly() -> Result<PathBuf, Skipped> {
         run_build(command.env("RUSTC", rustc.trim()))
     };
     Ok(built(BUILT.get_or_init(build), "nightly").clone())
+}
+
+/// The plugin `fixtures/older_minor.rs`, built against plugin-api 1.0.0.
+#[must_use]
+pub fn plugin_of_older_minor() -> PathBuf {
+    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    let folder = fixtures().join("plugin-api-1.0");
+    let build = || build_at(&folder, &["--example", "older_minor"]);
+    built(BUILT.get_or_init(build), "older_minor").clone()
 }
 
 /// A file compiled from `fixtures/c/NAME.c` into `folder`.
@@ -152,7 +152,7 @@ fn given(variable: &str) -> Option<PathBuf> {
 /// chooses the features of shared dependencies by what is built together.
 fn shipped() -> &'static BTreeMap<String, PathBuf> {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
-    BUILT.get_or_init(|| build(&["--lib", "--bins", "--example", "service"]))
+    BUILT.get_or_init(|| build(&["--lib", "--bins", "--example", "service", "--example", "w3c"]))
 }
 
 fn built<'a>(artifacts: &'a BTreeMap<String, PathBuf>, target: &str) -> &'a PathBuf {

@@ -46,10 +46,10 @@ impl Launch {
         Self::of(artifacts::host(), config)
     }
 
-    /// The service that the host's example builds on the host library, with `config`.
+    /// The service that the host's example `name` builds on the host library, with `config`.
     #[must_use]
-    pub fn example_service(config: Config) -> Self {
-        Self::of(artifacts::example_service(), config)
+    pub fn example(name: &str, config: Config) -> Self {
+        Self::of(artifacts::example(name), config)
     }
 
     fn of(binary: PathBuf, config: Config) -> Self {

@@ -28,7 +28,7 @@ impl Variant {
     /// The next minor version: a method with a default and a function are appended.
     pub const NEWER_MINOR: Self = Self {
         name: "newer_minor",
-        version: "1.1.0",
+        version: "1.2.0",
         edits: &[
             // The accessor of an optional function is unsafe code of abi_stable's.
             ("lib.rs", "#![deny(unsafe_code)]", ""),
@@ -69,14 +69,14 @@ impl Variant {
     /// A private field has another type of the same size.
     pub const CHANGED_FIELD: Self = Self {
         name: "changed_field",
-        version: "1.0.0",
+        version: "1.1.0",
         edits: &[("context.rs", "reserved: u32,", "reserved: i32,")],
     };
 
     /// A method returns something else.
     pub const CHANGED_SIGNATURE: Self = Self {
         name: "changed_signature",
-        version: "1.0.0",
+        version: "1.1.0",
         edits: &[
             ("abi.rs", "fn panics(&self) -> u64;", "fn panics(&self) -> i64;"),
             (
@@ -90,7 +90,7 @@ impl Variant {
     /// A method is gone.
     pub const REMOVED_METHOD: Self = Self {
         name: "removed_method",
-        version: "1.0.0",
+        version: "1.1.0",
         edits: &[
             ("abi.rs", "fn check(&self, timeout_millis: u64) -> RResult<(), PluginError>;", ""),
             ("abi.rs", "    /// [`Plugin::check`](crate::Plugin::check)\n", ""),
@@ -139,8 +139,6 @@ impl Variant {
         let dependencies = tables.get_mut("dependencies").and_then(Value::as_table_mut);
         dependencies.expect("dependencies").remove("plugin-api");
         tables.remove("default-members");
-        let package = tables.get_mut("package").and_then(Value::as_table_mut);
-        package.expect("a package").insert("version".into(), self.version.into());
         let profile = manifest.get_mut("profile").and_then(|profiles| profiles.get_mut("dev"));
         profile.and_then(Value::as_table_mut).expect("a profile").remove("package");
         write(&folder.join("Cargo.toml"), &manifest.to_string());
@@ -152,6 +150,8 @@ impl Variant {
         example.insert("name".into(), self.name.into());
         example.insert("crate-type".into(), vec!["cdylib"].into());
         manifest.insert("example".into(), vec![example].into());
+        let about = manifest.get_mut("package").and_then(Value::as_table_mut);
+        about.expect("a package").insert("version".into(), self.version.into());
         write(&package.join("Cargo.toml"), &manifest.to_string());
         write(&package.join("build.rs"), &read("plugin-api/build.rs"));
         let plugin = package.join("examples").join(self.name).with_extension("rs");

@@ -13,6 +13,7 @@ use harness::{
     artifacts::{compiled, fixture, fixtures, plugin_noop},
 };
 use libtest_mimic::Trial;
+use serde_json::json;
 
 use super::{config, last_words, mode, open_folder, row, run_at_once, start};
 
@@ -29,20 +30,19 @@ struct Refused {
     make: Make,
     /// What the host says about it.
     reason: &'static str,
-    /// The setting `misbehave`.
-    misbehave: Option<&'static str>,
+    /// Whether all is well with the file, and only `create` fails.
+    opens: bool,
     /// Whom the host runs as, where it is root otherwise.
     user: Option<u32>,
 }
 
 const fn refused(name: &'static str, make: Make, reason: &'static str) -> Refused {
-    Refused { name, make, reason, misbehave: None, user: None }
+    Refused { name, make, reason, opens: false, user: None }
 }
 
 /// A plugin that is in order but for what it does in `create`.
-const fn uncreated(name: &'static str, misbehave: &'static str, reason: &'static str) -> Refused {
-    let make: Make = |_| Ok(fixture("misbehaving"));
-    Refused { misbehave: Some(misbehave), ..refused(name, make, reason) }
+const fn uncreated(name: &'static str, make: Make, reason: &'static str) -> Refused {
+    Refused { opens: true, ..refused(name, make, reason) }
 }
 
 const MISSING_ENTRY: &str = "not a plugin for this host (its entry symbol is missing)";
@@ -131,13 +131,13 @@ const REFUSED: &[Refused] = &[
     ),
     refused(
         "API major 2",
-        |_| Ok(artifacts::plugin_other_major()),
+        |_| Ok(fixture("other_major")),
         "built for plugin-api 2.0.0, this host supports 1.x",
     ),
     refused(
         "changed field type",
         |_| Ok(Variant::CHANGED_FIELD.plugin()),
-        "built for plugin-api 1.0.0, this host has 1.0.0, but their layouts differ, first at create.server_layer.on_request.context.span.reserved (mismatched type: host u32, plugin i32)",
+        "built for plugin-api 1.1.0, this host has 1.1.0, but their layouts differ, first at create.server_layer.on_request.context.span.reserved (mismatched type: host u32, plugin i32)",
     ),
     refused(
         "changed signature",
@@ -149,10 +149,18 @@ const REFUSED: &[Refused] = &[
         |_| Ok(Variant::REMOVED_METHOD.plugin()),
         "their layouts differ, first at create (unexpected field: host field_name:check type:AFunctionPointer, plugin field_name:flush ",
     ),
-    refused("root loader panics", |_| Ok(fixture("root_panics")), "its entry function failed: "),
+    refused(
+        "root loader panics",
+        |_| Ok(fixture("panics_in_the_root")),
+        "its entry function failed: ",
+    ),
     refused("root loader errs", |_| Ok(fixture("root_errs")), "no root today"),
-    uncreated("create errs", "create errs", "it does not feel like it"),
-    uncreated("create panics", "create", "the plugin panicked in create"),
+    uncreated("create errs", |_| Ok(fixture("create_errs")), "it does not feel like it"),
+    uncreated(
+        "create panics",
+        |_| Ok(fixture("panics_in_create")),
+        "the plugin panicked in create",
+    ),
     refused(
         "panic = \"abort\"",
         |_| Ok(artifacts::plugin_aborting()),
@@ -160,24 +168,25 @@ const REFUSED: &[Refused] = &[
     ),
 ];
 
-/// A plugin that is loaded, however it was built.
-const LOADED: &[(&str, Make)] = &[
-    ("newer minor", |_| Ok(Variant::NEWER_MINOR.plugin())),
-    ("built by another compiler release", |_| artifacts::plugin_of_nightly()),
-    ("debug build", |_| Ok(fixture("quiet"))),
+/// A plugin that is loaded, however it was built, and the version that it was built against.
+const LOADED: &[(&str, Make, &str)] = &[
+    ("newer minor", |_| Ok(Variant::NEWER_MINOR.plugin()), "1.2.0"),
+    ("built by another compiler release", |_| artifacts::plugin_of_nightly(), "1.1.0"),
+    ("debug build", |_| Ok(fixture("quiet")), "1.1.0"),
 ];
 
 pub(super) fn trials() -> Vec<Trial> {
     let refused = REFUSED.iter().map(|&row| super::row(row.name, move || is_refused(row)));
-    let loaded = LOADED.iter().map(|&(name, make)| row(name, move || is_loaded(make)));
+    let loaded =
+        LOADED.iter().map(|&(name, make, version)| row(name, move || is_loaded(make, version)));
     refused
         .chain(loaded)
         .chain([
-            row("older minor", an_older_minor_loads_with_new_items_at_their_defaults),
             row("another global allocator", what_a_plugin_allocates_is_its_own_to_free),
             row("bad plugin setting", a_bad_setting_names_key_and_reason),
             row("checksum mismatch", a_library_with_another_hash_is_not_even_constructed),
             row("same file configured twice", there_is_no_second_plugin_table),
+            row("size of the fixtures", each_case_is_a_file_of_thirty_lines_at_most),
         ])
         .collect()
 }
@@ -273,12 +282,8 @@ fn of_other_abi_stable(folder: &Path) -> Result<PathBuf, Skipped> {
     }))
 }
 
-fn plugin(path: &Path, misbehave: Option<&str>) -> Config {
-    let config = config().plugin(&path.display().to_string());
-    match misbehave {
-        Some(how) => config.set("otel.misbehave", how),
-        None => config,
-    }
+fn plugin(path: &Path) -> Config {
+    config().plugin(&path.display().to_string())
 }
 
 /// Exit code 65 and one line where the plugin is required, one warning and all answers where not.
@@ -286,7 +291,7 @@ async fn is_refused(row: Refused) -> Result<(), Skipped> {
     let folder = open_folder();
     let path = (row.make)(folder.path())?;
     let user = row.user.filter(|_| is_root());
-    let config = plugin(&path, row.misbehave);
+    let config = plugin(&path);
     let file = path.display().to_string();
     let assert_refused = |output: &Output| {
         assert_eq!(output.code, 65, "{output:?}");
@@ -298,7 +303,7 @@ async fn is_refused(row: Refused) -> Result<(), Skipped> {
 
     assert_refused(&start(user, config.clone().set("otel.required", true), &[]).await);
     let described = run_at_once(user, folder.path(), &["plugin", &file], &[]).await;
-    if row.misbehave.is_some() {
+    if row.opens {
         assert_eq!(described.code, 0, "nothing is created: {described:?}");
     } else {
         assert_refused(&described);
@@ -317,33 +322,26 @@ async fn is_refused(row: Refused) -> Result<(), Skipped> {
     Ok(())
 }
 
-async fn is_loaded(make: Make) -> Result<(), Skipped> {
+async fn is_loaded(make: Make, version: &'static str) -> Result<(), Skipped> {
     let folder = open_folder();
     let path = make(folder.path())?;
     let described =
         run_at_once(None, folder.path(), &["plugin", path.to_str().unwrap()], &[]).await;
     assert_eq!((described.code, described.stderr.as_str()), (0, ""), "{described:?}");
-    let host = HostProcess::start(plugin(&path, None).set("otel.required", true)).await;
+    let host = HostProcess::start(plugin(&path).set("otel.required", true)).await;
     for path in ["/", "/up"] {
         assert_eq!(host.get(path).send().await.text(), "as before");
     }
-    assert_eq!(host.plugin().await["state"], "running");
+    let plugin = host.plugin().await;
+    assert_eq!((&plugin["state"], &plugin["abi"]), (&json!("running"), &json!(version)));
     let output = host.stop().await;
     assert_eq!((output.code, output.stderr.matches("WARN").count()), (0, 0), "{output:?}");
     Ok(())
 }
 
-async fn an_older_minor_loads_with_new_items_at_their_defaults() {
-    // A host of the next version stands for this one, and the plugin of today for an older one.
-    let output = Command::new(Variant::NEWER_MINOR.loader()).arg(plugin_noop()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(text, "1.1.0 loads 1.0.0: function None, method 42\n", "{output:?}");
-    assert!(output.status.success(), "{output:?}");
-}
-
 async fn what_a_plugin_allocates_is_its_own_to_free() {
     let library = fixture("own_allocator");
-    let host = HostProcess::start(plugin(&library, None).set("otel.required", true)).await;
+    let host = HostProcess::start(plugin(&library).set("otel.required", true)).await;
     for _ in 0..10 {
         assert_eq!(host.plugin().await["status"]["group"], "front");
         assert_eq!(host.get("/up").send().await.text(), "as before");
@@ -353,11 +351,11 @@ async fn what_a_plugin_allocates_is_its_own_to_free() {
 
 async fn a_bad_setting_names_key_and_reason() {
     for required in [true, false] {
-        let config = plugin(&fixture("misbehaving"), Some("bad setting"));
+        let config = plugin(&fixture("bad_setting")).set("otel.manners", "bad ones");
         let output = start(None, config.set("otel.required", required), &[]).await;
         assert_eq!(output.code, 78, "{output:?}");
         let line = last_words(&output);
-        assert!(line.contains("otel.misbehave") && line.contains("wanted good manners"), "{line}");
+        assert!(line.contains("otel.manners") && line.contains("wanted good manners"), "{line}");
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     }
 }
@@ -367,7 +365,7 @@ async fn a_library_with_another_hash_is_not_even_constructed() {
     let library = library(folder.path(), "constructor");
     let mark = folder.path().join("constructed");
     let environment = [("CONSTRUCTED", mark.to_str().unwrap())];
-    let config = plugin(&library, None).set("otel.required", true);
+    let config = plugin(&library).set("otel.required", true);
 
     let other = "0".repeat(64);
     let output = start(None, config.clone().set("otel.sha256", other.clone()), &environment).await;
@@ -392,4 +390,17 @@ async fn there_is_no_second_plugin_table() {
     let output = run_at_once(None, folder.path(), &arguments, &[]).await;
     assert_eq!(output.code, 78, "{output:?}");
     assert!(last_words(&output).ends_with("host.toml:4: duplicate key"), "{output:?}");
+}
+
+async fn each_case_is_a_file_of_thirty_lines_at_most() {
+    let folders = [fixtures(), fixtures().join("misbehaving"), fixtures().join("c")];
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let files = files.map(|file| file.unwrap().path()).filter(|path| path.is_file());
+    // What the cases have in common, and what lists them.
+    let shared = ["lib.rs", "Cargo.toml", "Cargo.lock"];
+    let cases = files.filter(|path| !shared.iter().any(|name| path.ends_with(name)));
+    let lines = cases.map(|path| (fs::read_to_string(&path).unwrap().lines().count(), path));
+    let lines: Vec<_> = lines.collect();
+    assert!(lines.len() > 30, "{lines:?}");
+    assert!(lines.iter().all(|(count, _)| *count <= 30), "{lines:?}");
 }

@@ -6,6 +6,7 @@
 
 mod files;
 mod mutations;
+mod older_minor;
 mod running;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Config, Output, free, run_as};
+use harness::{Config, HostProcess, Output, free, run_as};
 use libtest_mimic::Trial;
 
 /// How long the host may take to say what is wrong, on a machine that has nothing else to do.
@@ -22,7 +23,10 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// All rows.
 pub(crate) fn trials() -> Vec<Trial> {
-    [files::trials(), running::trials(), mutations::trials()].into_iter().flatten().collect()
+    [files::trials(), older_minor::trials(), running::trials(), mutations::trials()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn row<F>(name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
@@ -38,6 +42,14 @@ fn config() -> Config {
         .respond("/", 200, "as before")
         .group("itself", Config::OWN_URL)
         .forward_as("/up", "itself", "/")
+}
+
+/// The host answers, its own calls included, as it does without a plugin.
+async fn answers(host: &HostProcess) {
+    for path in ["/", "/up"] {
+        let answer = host.get(path).send().await;
+        assert_eq!((answer.status, answer.text()), (200, "as before"));
+    }
 }
 
 /// Runs the host to its end, and sees that it takes no time.

@@ -17,9 +17,10 @@ use harness::{
     wait::until,
 };
 use libtest_mimic::Trial;
+use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{config, open_folder, row};
+use super::{answers, config, open_folder, row};
 
 /// Every hook that a request enters.
 const HOOKS: [&str; 6] = [
@@ -51,8 +52,8 @@ pub(super) fn trials() -> Vec<Trial> {
         .chain([
             row("panic in state", || a_question_panics("state", "failed")),
             row("panic in status", || a_question_panics("status", "running")),
-            row("panic in a plugin thread", || a_thread_panics("guarded thread", 1)),
-            row("panic in a plugin thread without a guard", || a_thread_panics("thread", 1)),
+            row("panic in a plugin thread", || a_thread_panics("a guarded thread")),
+            row("panic in a plugin thread without a guard", || a_thread_panics("a thread")),
             row("hook that sleeps", a_hook_that_sleeps_delays_its_request_only),
             row("shutdown that hangs", a_shutdown_that_hangs_is_left_behind),
             row("second signal while shutdown hangs", a_second_signal_does_not_wait_for_a_plugin),
@@ -66,16 +67,14 @@ pub(super) fn trials() -> Vec<Trial> {
         .collect()
 }
 
-fn misbehaving(how: &str) -> Config {
-    let library = fixture("misbehaving").display().to_string();
-    config().plugin(&library).set("otel.required", true).set("otel.misbehave", how)
+/// The plugin that does `what`, as its file says.
+fn misbehaving(what: &str) -> Config {
+    let library = fixture(&what.replace(' ', "_")).display().to_string();
+    config().plugin(&library).set("otel.required", true)
 }
 
-async fn answers(host: &HostProcess) {
-    for path in ["/", "/up"] {
-        let answer = host.get(path).send().await;
-        assert_eq!((answer.status, answer.text()), (200, "as before"));
-    }
+fn panicking(place: &str) -> Config {
+    misbehaving(&format!("panics in {place}"))
 }
 
 /// The lines that say what panicked, and where.
@@ -84,7 +83,8 @@ fn panics_at(stderr: &str, place: &str) -> usize {
     let lines =
         stderr.lines().filter(|line| line.contains("ERROR") && line.contains("panicked at"));
     // The message of a panic is on a line of its own, below its place.
-    let places = lines.filter(|line| line.contains("misbehaving.rs:")).count();
+    let file = format!("panics_in_{}.rs:", place.replace(' ', "_"));
+    let places = lines.filter(|line| line.contains(&file)).count();
     assert_eq!(places > 0, stderr.contains(&message), "{stderr}");
     places
 }
@@ -97,7 +97,7 @@ async fn logged(host: &HostProcess, place: &str) -> usize {
 }
 
 async fn a_hook_panics(place: &'static str) {
-    let host = HostProcess::start(misbehaving(place)).await;
+    let host = HostProcess::start(panicking(place)).await;
     answers(&host).await;
     let plugin = until("the panic to be counted", async || {
         let plugin = host.plugin().await;
@@ -132,18 +132,18 @@ fn warnings(output: &Output, words: &str) -> usize {
 async fn a_drop_panics(place: &'static str) {
     let folder = open_folder();
     let file = folder.path().join("host.toml");
-    fs::write(&file, misbehaving(place).text()).unwrap();
+    fs::write(&file, panicking(place).text()).unwrap();
     let output = run(folder.path(), &["check", "--config", file.to_str().unwrap()], &[]).await;
     assert_eq!(output.code, 0, "{output:?}");
     assert_eq!(panics_at(&output.stderr, place), 1, "{output:?}");
 
-    let host = HostProcess::start(misbehaving(place)).await;
+    let host = HostProcess::start(panicking(place)).await;
     answers(&host).await;
     assert_eq!(host.stop().await.code, 0);
 }
 
 async fn the_making_of_a_layer_panics(side: &'static str) {
-    let host = HostProcess::start(misbehaving(&format!("{side}_layer"))).await;
+    let host = HostProcess::start(panicking(&format!("{side}_layer"))).await;
     answers(&host).await;
     assert!(!host.stack(side).await.iter().any(|layer| layer == "misbehaving"));
     assert_eq!(host.plugin().await["panics"], 1);
@@ -152,7 +152,7 @@ async fn the_making_of_a_layer_panics(side: &'static str) {
 }
 
 async fn the_stop_panics(place: &'static str) {
-    let host = HostProcess::start(misbehaving(place)).await;
+    let host = HostProcess::start(panicking(place)).await;
     answers(&host).await;
     let output = host.stop().await;
     assert_eq!(output.code, 0, "{output:?}");
@@ -161,30 +161,29 @@ async fn the_stop_panics(place: &'static str) {
 }
 
 async fn a_question_panics(place: &'static str, state: &'static str) {
-    let host = HostProcess::start(misbehaving(place)).await;
+    let host = HostProcess::start(panicking(place)).await;
     answers(&host).await;
     let plugin = host.plugin().await;
     assert_eq!(plugin["state"], state, "{plugin}");
-    assert_eq!(plugin["status"], serde_json::json!({}), "{plugin}");
+    let status = if place == "status" { json!({}) } else { json!({ "group": "front" }) };
+    assert_eq!(plugin["status"], status, "{plugin}");
     assert!(host.plugin().await["panics"].as_u64().unwrap() > 0);
     assert!(logged(&host, place).await > 0, "{}", host.stderr());
     assert_eq!(host.stop().await.code, 0);
 }
 
-async fn a_thread_panics(place: &'static str, counted: u64) {
-    let host = HostProcess::start(misbehaving(place)).await;
+async fn a_thread_panics(place: &'static str) {
+    let host = HostProcess::start(panicking(place)).await;
     assert_eq!(logged(&host, place).await, 1);
-    until("the panic to be counted", async || {
-        (host.plugin().await["panics"] == counted).then_some(())
-    })
-    .await;
+    until("the panic to be counted", async || (host.plugin().await["panics"] == 1).then_some(()))
+        .await;
     answers(&host).await;
     assert_eq!(host.plugin().await["state"], "running");
     assert_eq!(host.stop().await.code, 0);
 }
 
 async fn a_hook_that_sleeps_delays_its_request_only() {
-    let host = HostProcess::start(misbehaving("sleep on_request of the server")).await;
+    let host = HostProcess::start(misbehaving("sleeps in on_request of the server")).await;
     let start = Instant::now();
     assert_eq!(host.get("/").send().await.text(), "as before");
     assert!(start.elapsed() >= Duration::from_millis(50), "{:?}", start.elapsed());
@@ -197,7 +196,7 @@ async fn a_hook_that_sleeps_delays_its_request_only() {
 }
 
 async fn a_shutdown_that_hangs_is_left_behind() {
-    let config = misbehaving("hang shutdown").set("server.drain-timeout", "100ms");
+    let config = misbehaving("hangs in shutdown").set("server.drain-timeout", "100ms");
     let host = HostProcess::start(config).await;
     answers(&host).await;
     let start = Instant::now();
@@ -209,7 +208,7 @@ async fn a_shutdown_that_hangs_is_left_behind() {
 }
 
 async fn a_second_signal_does_not_wait_for_a_plugin() {
-    let config = misbehaving("hang shutdown").set("server.drain-timeout", "60s");
+    let config = misbehaving("hangs in shutdown").set("server.drain-timeout", "60s");
     let host = HostProcess::start(config).await;
     host.signal(Signal::TERM);
     until("the host to stop", async || (!host.lines_with(&["stopping"]).is_empty()).then_some(()))
@@ -221,7 +220,7 @@ async fn a_second_signal_does_not_wait_for_a_plugin() {
 }
 
 async fn a_status_that_hangs_keeps_nobody_else() {
-    let host = HostProcess::start(misbehaving("hang status")).await;
+    let host = HostProcess::start(misbehaving("hangs in status")).await;
     for _ in 0..3 {
         let plugin = host.plugin().await;
         assert_eq!(plugin["state"], "failed", "{plugin}");
@@ -234,7 +233,7 @@ async fn a_status_that_hangs_keeps_nobody_else() {
 async fn a_check_that_hangs_ends_the_check() {
     let folder = open_folder();
     let file = folder.path().join("host.toml");
-    let config = misbehaving("hang check").set("client.connect-timeout", "100ms");
+    let config = misbehaving("hangs in check").set("client.connect-timeout", "100ms");
     fs::write(&file, config.set("log.level", "error").text()).unwrap();
     let output = run(folder.path(), &["check", "--config", file.to_str().unwrap()], &[]).await;
     assert_eq!(output.code, 69, "{output:?}");
@@ -243,7 +242,7 @@ async fn a_check_that_hangs_ends_the_check() {
 }
 
 async fn a_create_that_hangs_is_left_behind() {
-    let host = HostProcess::start(misbehaving("hang create").set("otel.required", false)).await;
+    let host = HostProcess::start(misbehaving("hangs in create").set("otel.required", false)).await;
     answers(&host).await;
     assert_eq!(host.stack("server").await[0], "request-id");
     let output = host.stop().await;
@@ -277,7 +276,7 @@ async fn the_file_is_changed(change: fn(&Path)) {
 }
 
 async fn the_stop_under_load_flushes_once_and_calls_nothing_after() {
-    let host = HostProcess::start(misbehaving("")).await;
+    let host = HostProcess::start(misbehaving("calls_after_the_stop")).await;
     let mut callers = JoinSet::new();
     let answered = Arc::new(AtomicU32::new(0));
     for nth in 0..8 {
