@@ -28,6 +28,7 @@ mod collector_faults;
 mod commands;
 mod config;
 mod context;
+mod conventions;
 mod dependencies;
 mod forward;
 mod receivers;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         bytes::trials(),
         trace::trials(),
         context::trials(),
+        conventions::trials(),
         collector_faults::trials(),
         stop::trials(),
     ];

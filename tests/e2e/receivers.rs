@@ -122,7 +122,8 @@ fn export(parent: &Traceparent) -> ExportTraceServiceRequest {
         value: Some(AnyValue { value: Some(value) }),
         ..KeyValue::default()
     };
-    let name = pair("service.name", any_value::Value::StringValue("front".into()));
+    let string = |key: &str, value: &str| pair(key, any_value::Value::StringValue(value.into()));
+    let name = string("service.name", "front");
     let span = proto::Span {
         trace_id: bytes(&parent.trace_id),
         span_id: bytes("00f067aa0ba902b7"),
@@ -133,7 +134,14 @@ fn export(parent: &Traceparent) -> ExportTraceServiceRequest {
         kind: SpanKind::Server.into(),
         start_time_unix_nano: 1_700_000_000_000_000_000,
         end_time_unix_nano: 1_700_000_000_000_000_001,
-        attributes: vec![pair("http.response.status_code", any_value::Value::IntValue(200))],
+        attributes: vec![
+            string("http.request.method", "GET"),
+            string("http.route", "/hello/{name}"),
+            string("url.path", "/hello/ada"),
+            string("url.scheme", "http"),
+            pair("http.response.status_code", any_value::Value::IntValue(200)),
+            string("error.type", "timeout"),
+        ],
         status: Some(Status { message: String::new(), code: 2 }),
         ..proto::Span::default()
     };
@@ -144,7 +152,7 @@ fn export(parent: &Traceparent) -> ExportTraceServiceRequest {
             scope_spans: vec![ScopeSpans {
                 scope: Some(scope),
                 spans: vec![span],
-                ..ScopeSpans::default()
+                schema_url: "https://opentelemetry.io/schemas/1.38.0".into(),
             }],
             ..ResourceSpans::default()
         }],

@@ -67,7 +67,7 @@ async fn the_plugin_tells_how_it_is() {
     .await;
 
     assert_eq!((&plugin["name"], &plugin["state"]), (&json!("otel"), &json!("running")));
-    assert_eq!(plugin["abi"], env!("CARGO_PKG_VERSION"), "one version for the whole workspace");
+    assert_eq!(plugin["abi"], artifacts::contract());
     assert!(plugin["version"].is_string(), "{plugin}");
     let path = plugin["path"].as_str().map(Path::new).unwrap();
     assert_eq!(path, artifacts::plugin_otel());

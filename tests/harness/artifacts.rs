@@ -116,6 +116,17 @@ pub fn library_without_entry(folder: &Path) -> PathBuf {
     compiled(folder, "answer", &["-shared", "-fPIC"])
 }
 
+/// The version of the contract, which plugins of this workspace are built against.
+///
+/// # Panics
+/// When it does not stand where it should.
+#[must_use]
+pub fn contract() -> String {
+    let manifest = std::fs::read_to_string(workspace().join("plugin-api/Cargo.toml"));
+    let manifest: toml::Table = manifest.expect("a manifest").parse().expect("TOML");
+    manifest["package"]["version"].as_str().expect("a version").to_owned()
+}
+
 /// The folder of the sources of plugins that misbehave.
 #[must_use]
 pub fn fixtures() -> PathBuf {

@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::{
         trace_service_server::{TraceService, TraceServiceServer},
     },
     common::v1::{AnyValue, KeyValue, any_value},
-    trace::v1::{self as proto, ResourceSpans},
+    trace::v1::{self as proto, ResourceSpans, ScopeSpans},
 };
 use prost::Message;
 use serde_json::{Value, json};
@@ -28,15 +28,18 @@ use tokio::{
 };
 use tonic::{codec::CompressionEncoding, transport::server::TcpIncoming};
 
-use crate::wait::DEADLINE;
+use crate::{conventions, wait::DEADLINE};
 
-/// A collector that keeps what it is sent.
+/// A collector that keeps what it is sent, and holds it to the conventions: dropped, it fails the test
+/// that a wrong span came in.
 #[derive(Debug)]
 pub struct Collector {
     grpc: SocketAddr,
     http: SocketAddr,
     store: Store,
     tasks: [JoinHandle<()>; 2],
+    /// Whether every span that was made has come.
+    is_whole: bool,
 }
 
 /// The address of a collector that is not there yet: connections to it are refused.
@@ -102,6 +105,8 @@ pub struct Export {
 #[derive(Debug, Default)]
 struct State {
     spans: Vec<Span>,
+    /// What is wrong with them.
+    complaints: Vec<String>,
     exports: Vec<Export>,
 }
 
@@ -126,6 +131,15 @@ impl Collector {
             socket
         };
         Absent { grpc: bound(), http: bound() }
+    }
+
+    /// A collector for a test that does not wait for every span or has some dropped: a parent need
+    /// not have come.
+    #[must_use]
+    pub fn partial(self) -> Self {
+        let mut partial = self;
+        partial.is_whole = false;
+        partial
     }
 
     /// What `otel.endpoint` is for `grpc`.
@@ -177,6 +191,22 @@ impl Collector {
 impl Drop for Collector {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        let state = self.store.0.borrow();
+        let mut complaints = state.complaints.clone();
+        if self.is_whole {
+            complaints.extend(conventions::orphans(&state.spans));
+        }
+        drop(state);
+        if complaints.is_empty() {
+            return;
+        }
+        let complaints = complaints.join("\n");
+        // A second panic would end the process, and with it every other test.
+        if std::thread::panicking() {
+            eprintln!("against the conventions:\n{complaints}");
+        } else {
+            panic!("against the conventions:\n{complaints}");
+        }
     }
 }
 
@@ -207,6 +237,7 @@ impl Absent {
                 tokio::spawn(serve_http(http, store.clone())),
             ],
             store,
+            is_whole: true,
         }
     }
 }
@@ -311,9 +342,16 @@ impl Store {
     fn keep(&self, export: Export, request: ExportTraceServiceRequest) {
         self.0.send_modify(|state| {
             state.exports.push(export);
+            for spans in &request.resource_spans {
+                state.complaints.extend(spans.scope_spans.iter().flat_map(complaints));
+            }
             state.spans.extend(request.resource_spans.into_iter().flat_map(flatten));
         });
     }
+}
+
+fn complaints(scope: &ScopeSpans) -> impl Iterator<Item = String> {
+    scope.spans.iter().flat_map(|span| conventions::check(span, scope))
 }
 
 fn flatten(spans: ResourceSpans) -> impl Iterator<Item = Span> {

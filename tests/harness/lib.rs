@@ -16,6 +16,7 @@ pub mod artifacts;
 mod client;
 mod collector;
 mod config;
+pub mod conventions;
 mod host;
 mod ports;
 mod process;
