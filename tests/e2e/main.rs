@@ -31,6 +31,7 @@ mod context;
 mod conventions;
 mod dependencies;
 mod forward;
+mod python;
 mod receivers;
 mod stack;
 mod stop;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         trace::trials(),
         context::trials(),
         conventions::trials(),
+        python::trials(),
         collector_faults::trials(),
         stop::trials(),
     ];

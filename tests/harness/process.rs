@@ -54,6 +54,12 @@ impl Process {
         self.child.id()
     }
 
+    /// What it has written to standard output so far.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.stdout.so_far()
+    }
+
     /// What it has written to standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
