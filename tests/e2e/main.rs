@@ -36,6 +36,7 @@ mod receivers;
 mod stack;
 mod stop;
 mod trace;
+mod w3c;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         bytes::trials(),
         trace::trials(),
         context::trials(),
+        w3c::trials(),
         conventions::trials(),
         python::trials(),
         collector_faults::trials(),
