@@ -29,6 +29,7 @@ mod commands;
 mod config;
 mod context;
 mod conventions;
+mod curl;
 mod dependencies;
 mod forward;
 mod python;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         bytes::trials(),
         trace::trials(),
         context::trials(),
+        curl::trials(),
         w3c::trials(),
         conventions::trials(),
         python::trials(),
