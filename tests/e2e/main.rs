@@ -24,6 +24,7 @@ macro_rules! trials {
 mod admin;
 mod boundary;
 mod bytes;
+mod cancelled;
 mod collector_faults;
 mod commands;
 mod config;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         context::trials(),
         curl::trials(),
         w3c::trials(),
+        cancelled::trials(),
         conventions::trials(),
         python::trials(),
         collector_faults::trials(),
