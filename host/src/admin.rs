@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header, request};
 use serde_json::{Value as Json, json};
 use tokio::sync::{Semaphore, watch};
 
-use crate::{Body, Identity, Plugin, layers::SlowHooks, stack::Directory};
+use crate::{Body, Identity, Plugin, layers::StackHooks, stack::Directory};
 
 /// How long `GET /plugins` waits for the plugin's own words.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -22,13 +22,6 @@ pub(crate) enum Phase {
     Draining,
 }
 
-/// How often the plugin's hooks took long, in each stack that has its layer.
-#[derive(Clone)]
-pub(crate) struct SlowHookCounts {
-    pub(crate) server: Option<Arc<SlowHooks>>,
-    pub(crate) client: Option<Arc<SlowHooks>>,
-}
-
 /// Everything that the endpoints tell.
 pub(crate) struct Admin {
     pub(crate) identity: Identity,
@@ -37,7 +30,7 @@ pub(crate) struct Admin {
     pub(crate) client_layers: Vec<String>,
     pub(crate) directory: Directory,
     pub(crate) plugin: Option<Arc<Plugin>>,
-    pub(crate) slow_hooks: SlowHookCounts,
+    pub(crate) hooks: StackHooks,
     /// Whoever holds its one permit asks the plugin.
     pub(crate) asking: Arc<Semaphore>,
     pub(crate) phase: watch::Receiver<Phase>,
@@ -100,11 +93,7 @@ impl Admin {
             Ok(Some(report)) => report,
             _ => plugin.silent_report(&format!("no answer within {PLUGIN_TIMEOUT:?}")),
         };
-        let slow = |hooks: &Option<Arc<SlowHooks>>| hooks.as_ref().map(|hooks| hooks.report());
-        report["slow-hooks"] = json!({
-            "server": slow(&self.slow_hooks.server),
-            "client": slow(&self.slow_hooks.client),
-        });
+        report["slow-hooks"] = self.hooks.report();
         json!([report])
     }
 

@@ -18,9 +18,10 @@ use tower::{BoxError, service_fn};
 
 use crate::{
     Body, Client, Error, Identity, Plugin,
-    admin::{Admin, Phase, SlowHookCounts},
+    admin::{Admin, Phase},
     config::{Config, Effective, Settings},
     discovery::{self, Discovery},
+    layers::StackHooks,
     plugin::{self, LoadError},
     server::{Draining, Server},
     shutdown::{Signals, Stopped},
@@ -32,6 +33,9 @@ const MOST_LOADING: Duration = Duration::from_secs(10);
 
 /// How long past its timeout a plugin that keeps none is waited for.
 const PLUGIN_GRACE: Duration = Duration::from_millis(500);
+
+/// How long what is cut may take to be gone; a handler that never yields would take for ever.
+const CUT_GRACE: Duration = Duration::from_secs(1);
 
 /// The least time that a plugin has to flush, also when the drain took all of its own.
 const LEAST_FLUSH: Duration = Duration::from_secs(2);
@@ -51,7 +55,7 @@ struct Ready<S> {
     plugin: Option<Arc<Plugin>>,
     server: SealedServerStack<S>,
     client_layers: Vec<String>,
-    slow_hooks: SlowHookCounts,
+    hooks: StackHooks,
 }
 
 /// What `host check` has found.
@@ -124,7 +128,9 @@ impl App {
         phase.send_replace(Phase::Draining);
         let deadline = Instant::now() + config.server.drain_timeout;
         let stopped = tokio::select! {
-            stopped = stop(&*ready.discovery, draining, ready.plugin, deadline) => stopped,
+            stopped = stop(&*ready.discovery, draining, ready.plugin, &ready.hooks, deadline) => {
+                stopped
+            }
             signal = signals.next() => {
                 tracing::warn!(signal, "a second signal: ending at once");
                 Stopped::AtOnce
@@ -186,10 +192,9 @@ impl App {
         let server = server.seal();
         let client = client.seal(directory.clone());
         let client_layers = client.layers().to_vec();
-        let slow_hooks =
-            SlowHookCounts { server: server.slow_hooks(), client: client.slow_hooks() };
+        let hooks = StackHooks { server: server.hooks(), client: client.hooks() };
         self.client.seal(client);
-        Ok(Ready { discovery, directory, plugin, server, client_layers, slow_hooks })
+        Ok(Ready { discovery, directory, plugin, server, client_layers, hooks })
     }
 
     /// The plugin where one is wanted and can be had.
@@ -256,7 +261,7 @@ fn serve_admin<S: Sealed>(
         client_layers: ready.client_layers.clone(),
         directory: ready.directory.clone(),
         plugin: ready.plugin.clone(),
-        slow_hooks: ready.slow_hooks.clone(),
+        hooks: ready.hooks.clone(),
         asking: Arc::new(Semaphore::new(1)),
         phase,
     });
@@ -274,6 +279,7 @@ async fn stop(
     discovery: &dyn Discovery,
     draining: Draining,
     plugin: Option<Arc<Plugin>>,
+    hooks: &StackHooks,
     deadline: Instant,
 ) -> Stopped {
     match tokio::time::timeout_at(deadline.into(), discovery.deregister()).await {
@@ -282,6 +288,7 @@ async fn stop(
         Err(_) => tracing::warn!("discovery: not deregistered before the drain deadline"),
     }
     let stopped = drain(draining, deadline).await;
+    hooks.close();
     stop_plugin(plugin, deadline).await;
     stopped
 }
@@ -292,7 +299,9 @@ async fn drain(mut draining: Draining, deadline: Instant) -> Stopped {
     if drained.is_err() {
         tracing::warn!("the drain deadline passed; cutting what is still open");
     }
-    draining.cut().await;
+    if tokio::time::timeout(CUT_GRACE, draining.cut()).await.is_err() {
+        tracing::warn!("a handler that blocks its thread is left behind");
+    }
     if drained.is_ok() { Stopped::Drained } else { Stopped::DeadlinePassed }
 }
 

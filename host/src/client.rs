@@ -1,7 +1,6 @@
 //! Calls to other services: a handler's way out.
 
 use std::{
-    pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -11,13 +10,12 @@ use hyper_util::{
     client::legacy::{Client as LegacyClient, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use plugin_api::Outcome;
 use tower::BoxError;
 
 use crate::{
     Body,
     config::{self, BaseUrl},
-    layers::{HttpClient, is_request_body},
+    layers::{HttpClient, is_request_body, within},
     stack::SealedClientStack,
 };
 
@@ -119,9 +117,7 @@ impl Client {
         let stack = self.0.get().ok_or_else(not_sealed)?;
         let target = stack.balance(service)?;
         let request = target.address(service, request)?;
-        let mut sent = pin!(stack.send(service, request));
-        let Ok(answer) = tokio::time::timeout(stack.timeout(), sent.as_mut()).await else {
-            sent.give_up(Outcome::TIMEOUT);
+        let Ok(answer) = within(stack.timeout(), stack.send(service, request)).await else {
             return Err(CallError::Timeout {
                 service: service.to_owned(),
                 instance: target.instance(),

@@ -53,8 +53,8 @@ use crate::{
     config,
     discovery::Nobody,
     layers::{
-        CatchPanicLayer, ClientExchange, ClientFuture, ErrorStatusLayer, RequestIdLayer,
-        ServerExchange, SlowHooks,
+        CatchPanicLayer, ClientExchange, ClientFuture, ErrorStatusLayer, Hooks, RequestIdLayer,
+        ServerExchange, TimeoutLayer,
     },
 };
 
@@ -128,7 +128,7 @@ impl<H> ServerStack<H> {
             .layer(ErrorStatusLayer)
             .load_shed()
             .layer(GlobalConcurrencyLimitLayer::new(self.max_in_flight))
-            .timeout(self.request_timeout)
+            .layer(TimeoutLayer(self.request_timeout))
             .service(handler);
         let own = SERVER_LAYERS.map(str::to_owned);
         match self.spliced {
@@ -188,9 +188,9 @@ impl<S: Sealed> SealedServerStack<S> {
         &self.layers
     }
 
-    pub(crate) fn slow_hooks(&self) -> Option<Arc<SlowHooks>> {
+    pub(crate) fn hooks(&self) -> Option<Arc<Hooks>> {
         match &self.service {
-            Either::Left(spliced) => Some(Arc::clone(spliced.slow_hooks())),
+            Either::Left(spliced) => Some(Arc::clone(spliced.hooks())),
             Either::Right(_) => None,
         }
     }
@@ -260,8 +260,8 @@ impl SealedClientStack {
         &self.layers
     }
 
-    pub(crate) fn slow_hooks(&self) -> Option<Arc<SlowHooks>> {
-        self.exchange.slow_hooks().cloned()
+    pub(crate) fn hooks(&self) -> Option<Arc<Hooks>> {
+        self.exchange.hooks().cloned()
     }
 
     pub(crate) fn balance(&self, service: &str) -> Result<Target, CallError> {

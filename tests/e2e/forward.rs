@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use harness::{
-    Client, Collector, Config, Gate, HostProcess, Upstream, channel, text,
+    Client, Collector, Config, Gate, HostProcess, RawUpstream, Upstream, channel, text,
     wait::{until, within},
 };
 use http::{Method, Response, Version};
@@ -21,6 +21,7 @@ trials![
     request_chunks_pass_one_by_one,
     a_large_body_passes_unchanged,
     hop_by_hop_headers_stay_behind,
+    trailers_pass_over_http2,
     a_path_without_a_route_is_404,
     an_upstream_that_is_down_is_502,
     a_slow_upstream_is_504,
@@ -180,6 +181,22 @@ async fn hop_by_hop_headers_stay_behind() {
         assert_eq!(received.header(name), None, "{name} upstream");
         assert_eq!(answer.header(name), None, "{name} in the response");
     }
+}
+
+async fn trailers_pass_over_http2() {
+    let upstream = RawUpstream::start(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: grpc-status\r\n\r\n\
+        5\r\nhello\r\n0\r\ngrpc-status: 0\r\n\r\n",
+    )
+    .await;
+    let config = Config::new().group("upstream", upstream.url()).forward("/a", "upstream");
+    let host = HostProcess::start(config).await;
+    let client = Client::http2();
+    let response = client.get(&host.url("/a")).header("te", "trailers").open().await.unwrap();
+    assert_eq!(response.headers()["trailer"], "grpc-status");
+    let body = within("the end of a response", response.into_body().collect()).await.unwrap();
+    assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
+    assert_eq!(body.to_bytes(), "hello");
 }
 
 async fn a_path_without_a_route_is_404() {

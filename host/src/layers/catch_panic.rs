@@ -1,21 +1,19 @@
 //! A panic in the handler becomes a 500, and the connection lives on.
 
 use std::{
-    any::Any,
     convert::Infallible,
-    panic::AssertUnwindSafe,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     task::{Context, Poll},
 };
 
-use futures_util::{
-    FutureExt,
-    future::{CatchUnwind, Map},
-};
 use http::{Request, Response, StatusCode};
+use pin_project_lite::pin_project;
 use plugin_api::Outcome;
 use tower::{Layer, Service};
 
-use super::error_status::refusal;
+use super::{cut, error_status::refusal};
 use crate::Body;
 
 /// Puts a [`CatchPanic`] around a service.
@@ -36,32 +34,50 @@ pub(crate) struct CatchPanic<S> {
     inner: S,
 }
 
-type Answer = Result<Response<Body>, Infallible>;
-type Caught = Result<Answer, Box<dyn Any + Send>>;
-
 impl<S> Service<Request<Body>> for CatchPanic<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Map<CatchUnwind<AssertUnwindSafe<S::Future>>, fn(Caught) -> Answer>;
+    type Future = CatchPanicFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
+    // A handler is dropped after its panic, so nobody sees it half-changed; what it shares with
+    // others is as safe as it is with any task that panics.
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // A handler is dropped after its panic, so nobody sees it half-changed; what it shares
-        // with others is as safe as it is with any task that panics.
-        AssertUnwindSafe(self.inner.call(request)).catch_unwind().map(answer)
+        let inner = catch_unwind(AssertUnwindSafe(|| self.inner.call(request))).ok();
+        CatchPanicFuture { inner }
     }
 }
 
-fn answer(caught: Caught) -> Answer {
-    caught.unwrap_or_else(|_| {
-        Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR, Outcome::PANIC, "internal error\n"))
-    })
+pin_project! {
+    /// A handler's future; none after a panic.
+    pub(crate) struct CatchPanicFuture<F> {
+        #[pin]
+        inner: Option<F>,
+    }
+}
+
+impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for CatchPanicFuture<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let mut this = self.project();
+        if let Some(inner) = this.inner.as_mut().as_pin_mut() {
+            if let Ok(polled) = catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
+                return polled;
+            }
+            // The calls of a handler that is no `async` block are still there.
+            cut::with(Outcome::PANIC, || this.inner.set(None));
+        }
+        let refusal =
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, Outcome::PANIC, "internal error\n");
+        Poll::Ready(Ok(refusal))
+    }
 }
 
 #[cfg(test)]
@@ -72,13 +88,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_a_500() {
-        let handler = service_fn(|request: Request<Body>| async move {
-            tokio::task::yield_now().await;
-            assert_eq!(request.uri().path(), "/fine");
-            Ok::<_, Infallible>(Response::new(Body::empty()))
+        let handler = service_fn(|request: Request<Body>| {
+            assert_ne!(request.uri().path(), "/panics-at-once");
+            async move {
+                tokio::task::yield_now().await;
+                assert_eq!(request.uri().path(), "/fine");
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
         });
         let service = CatchPanicLayer.layer(handler);
-        for (path, status) in [("/fine", 200), ("/panics", 500)] {
+        for (path, status) in [("/fine", 200), ("/panics", 500), ("/panics-at-once", 500)] {
             let request = Request::get(path).body(Body::empty()).unwrap();
             let answer = service.clone().oneshot(request).await.unwrap();
             assert_eq!(answer.status(), status, "{path}");

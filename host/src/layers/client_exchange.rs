@@ -19,7 +19,11 @@ use plugin_api::{
     adapter::{Lent, lend_headers},
 };
 
-use super::{SlowHooks, exchange::Exchange, head};
+use super::{
+    Hooks,
+    exchange::{Exchange, Over},
+    head,
+};
 use crate::{Body, telemetry::context};
 
 /// hyper's pooling client.
@@ -30,17 +34,17 @@ pub(crate) type HttpClient = LegacyClient<HttpConnector, Body>;
 pub(crate) struct ClientExchange {
     http: HttpClient,
     plugin: Option<Arc<ClientLayerObject>>,
-    slow_hooks: Arc<SlowHooks>,
+    hooks: Arc<Hooks>,
 }
 
 impl ClientExchange {
     pub(crate) fn new(http: HttpClient, plugin: Option<Arc<ClientLayerObject>>) -> Self {
-        Self { http, plugin, slow_hooks: Arc::default() }
+        Self { http, plugin, hooks: Arc::default() }
     }
 
-    /// How often a hook of outgoing requests took long; `None` without a plugin.
-    pub(crate) fn slow_hooks(&self) -> Option<&Arc<SlowHooks>> {
-        self.plugin.is_some().then_some(&self.slow_hooks)
+    /// The hooks of outgoing requests; `None` without a plugin.
+    pub(crate) fn hooks(&self) -> Option<&Arc<Hooks>> {
+        self.plugin.is_some().then_some(&self.hooks)
     }
 
     /// Sends `request`, whose target is absolute, to an instance of the group `service`.
@@ -56,12 +60,11 @@ impl ClientExchange {
             let parent = context::current().unwrap_or_default();
             let mut lent = Lent(&mut changes);
             let lent = lend_headers(&mut lent);
-            self.slow_hooks.time(|| plugin.on_request(&head, &parent, lent))
+            self.hooks.call(|| plugin.on_request(&head, &parent, lent).into_option())
         };
         changes.apply(&mut parts.headers);
-        let mut exchange = followed
-            .into_option()
-            .map(|plugin| Exchange::new(plugin, &self.slow_hooks, &parts.method));
+        let mut exchange =
+            followed.flatten().map(|plugin| Exchange::new(plugin, &self.hooks, &parts.method));
         if let Some(exchange) = &mut exchange {
             body = exchange.count_request(body);
         }
@@ -75,15 +78,6 @@ pin_project! {
         #[pin]
         inner: ResponseFuture,
         exchange: Option<Exchange>,
-    }
-}
-
-impl ClientFuture {
-    /// Tells the plugin why the attempt is given up; to be dropped afterwards.
-    pub(crate) fn give_up(self: Pin<&mut Self>, outcome: Outcome) {
-        if let Some(exchange) = self.project().exchange {
-            exchange.end(outcome);
-        }
     }
 }
 
@@ -110,7 +104,8 @@ fn follow(exchange: Option<Exchange>, response: Response<Body>) -> Response<Body
     let Some(exchange) = exchange else { return response };
     let info: Option<&HttpInfo> = response.extensions().get();
     let peer = info.map_or(Peer::NONE, |info| info.remote_addr().into());
-    exchange.respond(response, peer, None)
+    let over = Over { version: response.version(), peer, context: None };
+    exchange.respond(response, over)
 }
 
 fn outcome(error: &ClientError) -> Outcome {
@@ -131,6 +126,8 @@ pub(crate) fn is_request_body(error: &ClientError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http_body_util::BodyExt;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -139,7 +136,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::{client, config, layers::testing::Journal};
+    use crate::{
+        client, config,
+        layers::{testing::Journal, within},
+    };
 
     fn exchange(journal: &Journal) -> ClientExchange {
         let http = client::http(&config::Client::default());
@@ -221,14 +221,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_attempt_that_is_given_up_says_why() {
+    async fn an_attempt_that_takes_too_long_says_so() {
         let journal = Journal::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let place = listener.local_addr().unwrap().to_string();
-        let mut sent = Box::pin(exchange(&journal).send("greeter", get(&place)));
-        assert!(futures_util::poll!(&mut sent).is_pending());
-        sent.as_mut().give_up(Outcome::TIMEOUT);
-        drop(sent);
+        let sent = exchange(&journal).send("greeter", get(&place));
+        assert!(within(Duration::from_millis(50), sent).await.is_err());
         assert_eq!(journal.take()[1..], ["end timeout 0 0"]);
+    }
+
+    #[tokio::test]
+    async fn trailers_are_told_before_the_end() {
+        let journal = Journal::default();
+        let (place, _) = answer_once(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: grpc-status\r\n\r\n\
+             2\r\nhi\r\n0\r\ngrpc-status: 0\r\n\r\n",
+        )
+        .await;
+        let response = exchange(&journal).send("greeter", get(&place)).await.unwrap();
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
+        assert_eq!(journal.take()[2..], ["trailers grpc-status=0", "end complete 0 2"]);
     }
 }

@@ -13,9 +13,9 @@ use futures_util::{
 };
 use http::{Request, Response, StatusCode, header};
 use plugin_api::Outcome;
-use tower::{BoxError, Layer, Service, load_shed::error::Overloaded, timeout::error::Elapsed};
+use tower::{BoxError, Layer, Service, load_shed::error::Overloaded};
 
-use super::exchange::Ended;
+use super::{exchange::Ended, timeout::Elapsed};
 use crate::{Body, CallError};
 
 /// Puts an [`ErrorStatus`] around a service.
@@ -79,7 +79,7 @@ fn respond(error: &(dyn Error + Send + Sync + 'static)) -> Response<Body> {
         return refusal(StatusCode::SERVICE_UNAVAILABLE, Outcome::SHED, "overloaded\n");
     }
     if error.is::<Elapsed>() {
-        tracing::warn!("the request timeout passed");
+        tracing::warn!("{error}");
         return refusal(StatusCode::GATEWAY_TIMEOUT, Outcome::TIMEOUT, "timeout\n");
     }
     if let Some(CallError::RequestBody { .. }) = error.downcast_ref() {
@@ -149,7 +149,7 @@ mod tests {
         let service = || "a".to_owned();
         let (at, source) = (|| "http://a".to_owned(), || BoxError::from("why"));
         let failures: [(BoxError, u16); 6] = [
-            (Elapsed::new().into(), 504),
+            (Elapsed.into(), 504),
             (Overloaded::new().into(), 503),
             (CallError::NotSealed { service: service() }.into(), 503),
             (CallError::NoInstance { service: service(), reason: "" }.into(), 503),

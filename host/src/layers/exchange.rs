@@ -10,13 +10,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, response};
+use http::{HeaderMap, Method, Response, StatusCode, Version, response};
 use http_body::{Body as _, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use plugin_api::{End, Outcome, Peer, ResponseHead, abi::ExchangeObject};
 use tower::BoxError;
 
-use super::{SlowHooks, head};
+use super::{Hooks, cut, head};
 use crate::{Body, telemetry::context, telemetry::context::Current};
 
 /// Why a response of the host's own was given; an extension of that response.
@@ -26,7 +26,7 @@ pub(super) struct Ended(pub(super) Outcome);
 /// A followed exchange. Tells the plugin its end exactly once: when asked to, or when dropped.
 pub(super) struct Exchange {
     plugin: ExchangeObject,
-    slow_hooks: Arc<SlowHooks>,
+    hooks: Arc<Hooks>,
     is_head: bool,
     is_over: bool,
     /// Counted by the request's body, which may live on while the response is sent.
@@ -35,14 +35,10 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(
-        plugin: ExchangeObject,
-        slow_hooks: &Arc<SlowHooks>,
-        method: &Method,
-    ) -> Self {
+    pub(super) fn new(plugin: ExchangeObject, hooks: &Arc<Hooks>, method: &Method) -> Self {
         Self {
             plugin,
-            slow_hooks: Arc::clone(slow_hooks),
+            hooks: Arc::clone(hooks),
             is_head: method == Method::HEAD,
             is_over: false,
             request_bytes: None,
@@ -61,22 +57,21 @@ impl Exchange {
     }
 
     pub(super) fn route(&mut self, route: &str) {
-        self.slow_hooks.time(|| self.plugin.on_route(route.into()));
+        self.hooks.call(|| self.plugin.on_route(route.into()));
     }
 
-    /// Tells the response head and follows the body to its end, in `context` where there is one.
-    pub(super) fn respond(
-        mut self,
-        response: Response<Body>,
-        peer: Peer,
-        context: Option<Current>,
-    ) -> Response<Body> {
+    /// Tells the response head and follows the body to its end. `over` is the connection that the
+    /// response goes or comes by.
+    pub(super) fn respond(mut self, response: Response<Body>, over: Over) -> Response<Body> {
+        let Over { version, peer, context } = over;
         let (parts, inner) = response.into_parts();
         self.tell_head(&parts, peer);
         let outcome = parts.extensions.get().map_or(Outcome::COMPLETE, |Ended(outcome)| *outcome);
         let unread = self.is_head || has_no_body(parts.status);
         let expected = if unread { Some(0) } else { inner.size_hint().exact() };
-        let body = FollowedBody { inner, exchange: self, outcome, expected, context };
+        let may_have_trailers = version == Version::HTTP_2;
+        let body =
+            FollowedBody { inner, exchange: self, outcome, expected, may_have_trailers, context };
         Response::from_parts(parts, Body::new(body))
     }
 
@@ -84,7 +79,12 @@ impl Exchange {
         let headers = head::headers(&parts.headers);
         let head = ResponseHead::new(parts.status.as_u16(), &headers);
         let head = head.over(head::version(parts.version), peer);
-        self.slow_hooks.time(|| self.plugin.on_response(&head));
+        self.hooks.call(|| self.plugin.on_response(&head));
+    }
+
+    fn tell_trailers(&mut self, trailers: &HeaderMap) {
+        let trailers = head::headers(trailers);
+        self.hooks.call(|| self.plugin.on_trailers(trailers.as_slice().into()));
     }
 
     /// Tells the end; only the first one counts.
@@ -95,13 +95,21 @@ impl Exchange {
         let request_bytes =
             self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         let end = End::new(outcome, request_bytes, self.response_bytes);
-        self.slow_hooks.time(|| self.plugin.on_end(&end));
+        self.hooks.call(|| self.plugin.on_end(&end));
     }
+}
+
+/// What a response goes or comes by.
+pub(super) struct Over {
+    pub(super) version: Version,
+    pub(super) peer: Peer,
+    /// The context that the response's body is made in, where it is made here.
+    pub(super) context: Option<Current>,
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.end(Outcome::CLIENT_GONE);
+        self.end(cut::reason());
     }
 }
 
@@ -117,25 +125,38 @@ pin_project! {
         exchange: Exchange,
         // How the exchange ends when the last byte has gone.
         outcome: Outcome,
-        // The whole length, where it is known beforehand: hyper asks for no frame past it.
+        // The whole length, where it is known beforehand.
         expected: Option<u64>,
+        // HTTP/1.1 has trailers only where the length is not known, and asks for no frame past it.
+        may_have_trailers: bool,
         context: Option<Current>,
     }
 
     impl PinnedDrop for FollowedBody {
         fn drop(this: Pin<&mut Self>) {
             // A body without a byte is dropped without having been asked for one.
-            this.end_if_complete();
+            if this.has_all_bytes() {
+                let this = this.project();
+                this.exchange.end(*this.outcome);
+            }
         }
     }
 }
 
 impl FollowedBody {
-    /// The last byte ends the exchange, so that it ends before whatever it is a part of.
-    fn end_if_complete(self: Pin<&mut Self>) {
+    fn has_all_bytes(&self) -> bool {
+        self.expected == Some(self.exchange.response_bytes) || self.inner.is_end_stream()
+    }
+
+    /// The last frame ends the exchange, so that it ends before whatever it is a part of.
+    fn passed(self: Pin<&mut Self>, frame: &Frame<Bytes>) {
+        let is_last = !self.may_have_trailers || self.inner.is_end_stream();
+        let is_last = is_last && self.has_all_bytes();
         let this = self.project();
-        let all_bytes = *this.expected == Some(this.exchange.response_bytes);
-        if all_bytes || this.inner.is_end_stream() {
+        if let Some(trailers) = frame.trailers_ref() {
+            this.exchange.tell_trailers(trailers);
+            this.exchange.end(*this.outcome);
+        } else if is_last {
             this.exchange.end(*this.outcome);
         }
     }
@@ -158,7 +179,7 @@ impl http_body::Body for FollowedBody {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.exchange.response_bytes += length(frame);
-                self.end_if_complete();
+                self.passed(frame);
             }
             Poll::Ready(Some(Err(_))) => this.exchange.end(Outcome::UPSTREAM_GONE),
             Poll::Ready(None) => this.exchange.end(*this.outcome),

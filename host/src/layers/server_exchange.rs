@@ -5,18 +5,22 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{self, Poll, ready},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, Version, request};
 use pin_project_lite::pin_project;
 use plugin_api::{
-    Peer,
-    abi::{AbiAccepted, ServerLayerObject},
+    Context, Peer,
+    abi::{AbiAccepted, ExchangeObject, ServerLayerObject},
 };
 use tower::Service;
 
-use super::{SlowHooks, exchange::Exchange, head};
+use super::{
+    Hooks,
+    exchange::{Exchange, Over},
+    head,
+};
 use crate::{
     Body,
     telemetry::context::{self, Current},
@@ -27,17 +31,28 @@ use crate::{
 pub(crate) struct ServerExchange<S> {
     inner: S,
     plugin: Arc<ServerLayerObject>,
-    slow_hooks: Arc<SlowHooks>,
+    hooks: Arc<Hooks>,
 }
 
 impl<S> ServerExchange<S> {
     pub(crate) fn new(inner: S, plugin: Arc<ServerLayerObject>) -> Self {
-        Self { inner, plugin, slow_hooks: Arc::default() }
+        Self { inner, plugin, hooks: Arc::default() }
     }
 
-    /// How often a hook of incoming requests took long.
-    pub(crate) const fn slow_hooks(&self) -> &Arc<SlowHooks> {
-        &self.slow_hooks
+    /// The hooks of incoming requests.
+    pub(crate) const fn hooks(&self) -> &Arc<Hooks> {
+        &self.hooks
+    }
+}
+
+impl<S> ServerExchange<S> {
+    fn accept(&self, parts: &request::Parts) -> (Context, Option<ExchangeObject>) {
+        let headers = head::headers(&parts.headers);
+        let head = head::request(parts, &headers);
+        let accepted = self.hooks.call(|| self.plugin.on_request(&head));
+        accepted.map_or_else(Default::default, |AbiAccepted { context, exchange }| {
+            (context, exchange.into_option())
+        })
     }
 }
 
@@ -49,28 +64,23 @@ where
     type Error = Infallible;
     type Future = ServerFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (mut parts, mut body) = request.into_parts();
-        let AbiAccepted { context, exchange } = {
-            let headers = head::headers(&parts.headers);
-            let head = head::request(&parts, &headers);
-            self.slow_hooks.time(|| self.plugin.on_request(&head))
-        };
-        let mut exchange = exchange
-            .into_option()
-            .map(|plugin| Exchange::new(plugin, &self.slow_hooks, &parts.method));
+        let (context, exchange) = self.accept(&parts);
+        let mut exchange = exchange.map(|plugin| Exchange::new(plugin, &self.hooks, &parts.method));
         if let Some(exchange) = &mut exchange {
             body = exchange.count_request(body);
         }
         parts.extensions.insert(context.clone());
+        let version = parts.version;
         let mut current = Some(Current { context, route: None });
         let request = Request::from_parts(parts, body);
         let inner = context::enter(&mut current, || self.inner.call(request));
-        ServerFuture { inner, current, exchange }
+        ServerFuture { inner, version, current, exchange }
     }
 }
 
@@ -79,6 +89,7 @@ pin_project! {
     pub(crate) struct ServerFuture<F> {
         #[pin]
         inner: F,
+        version: Version,
         current: Option<Current>,
         exchange: Option<Exchange>,
     }
@@ -87,7 +98,7 @@ pin_project! {
 impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFuture<F> {
     type Output = F::Output;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let response = ready!(context::enter(this.current, || this.inner.poll(cx)))?;
         let Some(mut exchange) = this.exchange.take() else { return Poll::Ready(Ok(response)) };
@@ -95,16 +106,19 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFu
         if let Some(route) = current.as_ref().and_then(|current| current.route.as_deref()) {
             exchange.route(route);
         }
-        Poll::Ready(Ok(exchange.respond(response, Peer::NONE, current)))
+        let over = Over { version: *this.version, peer: Peer::NONE, context: current };
+        Poll::Ready(Ok(exchange.respond(response, over)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::StatusCode;
+    use std::future;
+
+    use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
     use http_body::Frame;
-    use http_body_util::{BodyExt, StreamBody};
+    use http_body_util::{BodyExt, Full, StreamBody};
     use tower::{BoxError, Layer, ServiceExt};
     use tower_test::mock::{self, Handle, Mock, SendResponse};
 
@@ -205,6 +219,24 @@ mod tests {
         let response = bench.answered(Response::new(broken)).await;
         assert!(response.into_body().collect().await.is_err());
         assert_eq!(bench.journal.take(), ["end upstream gone 0 3"]);
+    }
+
+    #[tokio::test]
+    async fn trailers_are_told_before_the_end() {
+        let mut bench = Bench::new();
+        let trailers = HeaderMap::from_iter([(
+            HeaderName::from_static("grpc-status"),
+            HeaderValue::from_static("0"),
+        )]);
+        let body = Full::new(Bytes::from("four")).with_trailers(future::ready(Some(Ok(trailers))));
+        let mut request = Request::default();
+        // HTTP/1.1 has no trailers after a body of known length.
+        *request.version_mut() = Version::HTTP_2;
+        let Accepted { send, future, .. } = bench.accepted(request).await;
+        send.send_response(Response::new(Body::new(body)));
+        let body = future.await.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
+        assert_eq!(bench.journal.take()[2..], ["trailers grpc-status=0", "end complete 0 4"]);
     }
 
     #[tokio::test]

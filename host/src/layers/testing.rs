@@ -1,9 +1,12 @@
 //! A plugin for the tests of the layers: it writes down every hook that is called.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use plugin_api::{
-    Accepted, ClientLayer, Context, End, Exchange, Headers, Host, Level, Outcome, Plugin,
+    Accepted, ClientLayer, Context, End, Exchange, Header, Headers, Host, Level, Outcome, Plugin,
     PluginError, RequestHead, ResponseHead, ServerLayer, Service, SpanContext,
     abi::{ClientLayerObject, PluginObject, ServerLayerObject},
     adapter::{self, HostServices},
@@ -26,6 +29,20 @@ impl Journal {
 
     pub(crate) fn client_layer(&self) -> Arc<ClientLayerObject> {
         Arc::new(self.plugin("").client_layer().unwrap())
+    }
+
+    /// Waits for a line that starts like this, and returns all up to now.
+    pub(crate) async fn until(&self, start: &str) -> Vec<String> {
+        let is_there = || self.0.lock().unwrap().iter().any(|line| line.starts_with(start));
+        let waited = tokio::time::timeout(Duration::from_secs(10), async {
+            while !is_there() {
+                tokio::task::yield_now().await;
+            }
+        });
+        let waited = waited.await;
+        let told = self.take();
+        assert!(waited.is_ok(), "no {start:?} in {told:?}");
+        told
     }
 
     /// The lines up to now.
@@ -113,6 +130,12 @@ impl Exchange for Scribe {
         self.write(format!("response {}", head.status()));
     }
 
+    fn on_trailers(&mut self, trailers: &[Header<'_>]) {
+        for trailer in trailers {
+            self.write(format!("trailers {}={}", trailer.name(), text(trailer.value())));
+        }
+    }
+
     fn on_end(&mut self, end: &End) {
         let name = match end.outcome {
             Outcome::COMPLETE => "complete",
@@ -122,8 +145,13 @@ impl Exchange for Scribe {
             Outcome::SHED => "shed",
             Outcome::PANIC => "panic",
             Outcome::CONNECT_FAILED => "connect failed",
+            Outcome::STOPPED => "stopped",
             _ => "unknown",
         };
         self.write(format!("end {name} {} {}", end.request_bytes, end.response_bytes));
     }
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
 }

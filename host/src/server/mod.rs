@@ -1,5 +1,7 @@
 //! The listeners: connections in, HTTP/1.1 and HTTP/2 on the same port.
 
+mod cuttable;
+
 use std::{
     convert::Infallible,
     future::Future,
@@ -18,7 +20,7 @@ use std::{
 use http::{Request, Response};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
 };
 use tokio::{
@@ -27,6 +29,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 
+use self::cuttable::Streams;
 use crate::{Body, stack::Sealed};
 
 /// How long the first request of a connection may take to come. hyper has a timeout for every
@@ -44,7 +47,8 @@ pub struct Peer(pub SocketAddr);
 pub(crate) struct Server<S> {
     listener: TcpListener,
     service: S,
-    builder: Builder<TokioExecutor>,
+    builder: Builder<Streams>,
+    streams: Streams,
     connections: JoinSet<()>,
     graceful: GracefulShutdown,
 }
@@ -52,11 +56,12 @@ pub(crate) struct Server<S> {
 impl<S: Sealed> Server<S> {
     /// Serves `service` to whoever connects to `listener`.
     pub(crate) fn new(listener: TcpListener, service: S) -> Self {
-        let mut builder = Builder::new(TokioExecutor::new());
+        let streams = Streams::default();
+        let mut builder = Builder::new(streams.clone());
         builder.http1().header_read_timeout(None);
         builder.http2().timer(TokioTimer::new());
         let (connections, graceful) = (JoinSet::new(), GracefulShutdown::new());
-        Self { listener, service, builder, connections, graceful }
+        Self { listener, service, builder, streams, connections, graceful }
     }
 
     /// Accepts connections until `stop` is ready, then none any more.
@@ -65,9 +70,8 @@ impl<S: Sealed> Server<S> {
         loop {
             tokio::select! {
                 stopped = &mut stop => {
-                    let draining =
-                        Draining { connections: self.connections, graceful: self.graceful };
-                    return (stopped, draining);
+                    let Self { streams, connections, graceful, .. } = self;
+                    return (stopped, Draining { streams, connections, graceful });
                 }
                 accepted = self.listener.accept() => self.accepted(accepted).await,
                 // Only ended connections are taken out, so that the set does not grow.
@@ -101,7 +105,7 @@ impl<S: Sealed> Server<S> {
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection.into_owned());
-        self.connections.spawn(async move {
+        self.connections.spawn(self.streams.deadline().over(async move {
             tokio::select! {
                 ended = connection => if let Err(error) = ended {
                     // Clients go away all the time; a broken request is theirs to mend.
@@ -111,7 +115,7 @@ impl<S: Sealed> Server<S> {
                     tracing::debug!(%peer, "closed: no request came in {FIRST_REQUEST_TIMEOUT:?}");
                 }
             }
-        });
+        }));
     }
 }
 
@@ -135,6 +139,7 @@ fn answer(
 
 /// Connections that finish what they have begun.
 pub(crate) struct Draining {
+    streams: Streams,
     connections: JoinSet<()>,
     graceful: GracefulShutdown,
 }
@@ -147,13 +152,123 @@ impl Draining {
 
     /// Cuts what is still open, and returns once the last of it is gone.
     pub(crate) async fn cut(mut self) {
+        self.streams.deadline().pass();
         self.connections.shutdown().await;
+        self.streams.ended().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future;
+
+    use bytes::Bytes;
+    use futures_util::{StreamExt, stream};
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+    use hyper_util::{
+        client::legacy::{Client, connect::HttpConnector},
+        rt::TokioExecutor,
+    };
+    use tokio::{sync::oneshot, task::JoinHandle};
+    use tower::BoxError;
+
     use super::*;
+    use crate::{
+        config,
+        layers::testing::Journal,
+        stack::{Handler, ServerStack},
+    };
+
+    /// A server on loopback whose plugin writes a journal.
+    struct Running {
+        journal: Journal,
+        url: String,
+        stop: oneshot::Sender<()>,
+        served: JoinHandle<Draining>,
+    }
+
+    impl Running {
+        async fn start<B>(handler: impl Handler<B>) -> Self
+        where
+            B: http_body::Body<Data = Bytes> + Send + 'static,
+            B::Error: Into<BoxError>,
+        {
+            let journal = Journal::default();
+            let mut stack = ServerStack::new(handler, &config::Server::default());
+            stack.splice("scribe", journal.plugin("").server_layer().unwrap());
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let server = Server::new(listener, stack.seal().into_service());
+            let (stop, stopped) = oneshot::channel::<()>();
+            let served = tokio::spawn(async move { server.accept_until(stopped).await.1 });
+            Self { journal, url, stop, served }
+        }
+
+        /// Stops to accept.
+        async fn stop(self) -> (Journal, Draining) {
+            self.stop.send(()).unwrap();
+            (self.journal, self.served.await.unwrap())
+        }
+    }
+
+    /// A client of each version.
+    fn clients() -> [Client<HttpConnector, Body>; 2] {
+        [false, true].map(|http2| {
+            Client::builder(TokioExecutor::new()).http2_only(http2).build_http::<Body>()
+        })
+    }
+
+    #[tokio::test]
+    async fn what_the_deadline_cuts_says_that_the_host_stopped() {
+        for client in clients() {
+            let running = Running::start(tower::service_fn(|request: Request<Body>| async move {
+                if request.uri().path() == "/never" {
+                    future::pending::<()>().await;
+                }
+                let chunk = Frame::data(Bytes::from_static(b"one"));
+                let endless = stream::iter([Ok::<_, BoxError>(chunk)]).chain(stream::pending());
+                Ok::<_, BoxError>(Response::new(StreamBody::new(endless)))
+            }))
+            .await;
+            let url = running.url.clone();
+            let mut body = client.get(url.parse().unwrap()).await.unwrap().into_body();
+            body.frame().await.unwrap().unwrap();
+            let never = client.get(format!("{url}never").parse().unwrap());
+            let never = tokio::spawn(never);
+            running.journal.until("response 200").await;
+            running.journal.until("serve GET").await;
+
+            let (journal, draining) = running.stop().await;
+            draining.cut().await;
+            let mut told = journal.take();
+            told.sort();
+            assert_eq!(told, ["end stopped 0 0", "end stopped 0 3"]);
+            assert!(body.collect().await.is_err());
+            assert!(never.await.unwrap().is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_response_body_is_told_as_one() {
+        for client in clients() {
+            let running = Running::start(tower::service_fn(|_: Request<Body>| async {
+                let chunk = Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"one")));
+                let panics = stream::once(async {
+                    // What there is by then is sent first.
+                    tokio::task::yield_now().await;
+                    panic!("halfway")
+                });
+                let chunks = stream::iter([chunk]).chain(panics);
+                Ok::<_, BoxError>(Response::new(StreamBody::new(chunks)))
+            }))
+            .await;
+            let answer = client.get(running.url.parse().unwrap()).await.unwrap();
+            assert!(answer.into_body().collect().await.is_err());
+            let told = running.journal.until("end ").await;
+            assert!(told.contains(&"end panic 0 3".to_owned()), "{told:?}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn only_a_connection_that_never_asks_is_closed() {
