@@ -38,8 +38,6 @@ pub struct Collector {
     http: SocketAddr,
     store: Store,
     tasks: [JoinHandle<()>; 2],
-    /// Whether every span that was made has come.
-    is_whole: bool,
 }
 
 /// The address of a collector that is not there yet: connections to it are refused.
@@ -72,6 +70,8 @@ pub struct Span {
     pub end: u64,
     /// The attributes; JSON values compare with plain ones.
     pub attributes: BTreeMap<String, Value>,
+    /// The trace ids and span ids of the spans that it is linked to.
+    pub links: Vec<(String, String)>,
     /// 0 unset, 1 ok, 2 error.
     pub status: i32,
     /// The instrumentation scope's name.
@@ -133,15 +133,6 @@ impl Collector {
         Absent { grpc: bound(), http: bound() }
     }
 
-    /// A collector for a test that does not wait for every span or has some dropped: a parent need
-    /// not have come.
-    #[must_use]
-    pub fn partial(self) -> Self {
-        let mut partial = self;
-        partial.is_whole = false;
-        partial
-    }
-
     /// What `otel.endpoint` is for `grpc`.
     #[must_use]
     pub fn grpc_endpoint(&self) -> String {
@@ -193,9 +184,7 @@ impl Drop for Collector {
         self.tasks.iter().for_each(JoinHandle::abort);
         let state = self.store.0.borrow();
         let mut complaints = state.complaints.clone();
-        if self.is_whole {
-            complaints.extend(conventions::orphans(&state.spans));
-        }
+        complaints.extend(conventions::orphans(&state.spans));
         drop(state);
         if complaints.is_empty() {
             return;
@@ -237,7 +226,6 @@ impl Absent {
                 tokio::spawn(serve_http(http, store.clone())),
             ],
             store,
-            is_whole: true,
         }
     }
 }
@@ -380,6 +368,11 @@ impl From<proto::Span> for Span {
             start: span.start_time_unix_nano,
             end: span.end_time_unix_nano,
             attributes: plain(span.attributes),
+            links: span
+                .links
+                .iter()
+                .map(|link| (hex(&link.trace_id), hex(&link.span_id)))
+                .collect(),
             status: span.status.map_or(0, |status| status.code),
             scope: String::new(),
             resource: BTreeMap::new(),
