@@ -29,8 +29,17 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .or_variable("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT OTEL_EXPORTER_OTLP_TIMEOUT"),
     Setting::new("compression", "\"none\"", "of exports: none or gzip")
         .or_variable("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION OTEL_EXPORTER_OTLP_COMPRESSION"),
-    Setting::new("max-queue-size", "65536", "how many finished spans may wait")
-        .or_variable("OTEL_BSP_MAX_QUEUE_SIZE"),
+    Setting::new(
+        "max-queue-size",
+        "65536",
+        "how many finished spans may wait, those on their way included",
+    )
+    .or_variable("OTEL_BSP_MAX_QUEUE_SIZE"),
+    Setting::new(
+        "max-queue-bytes",
+        "8388608",
+        "how many bytes the finished spans that wait may take",
+    ),
     Setting::new("max-export-batch-size", "4096", "how many spans one export holds at most")
         .or_variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE"),
     Setting::new("schedule-delay", "\"5s\"", "how long a finished span waits at most")
@@ -68,8 +77,10 @@ pub(crate) struct Config {
     pub(crate) timeout: Duration,
     /// Whether exports are compressed with gzip.
     pub(crate) gzip: bool,
-    /// How many finished spans may wait, at least 1.
+    /// How many finished spans may wait, those on their way included, at least 1.
     pub(crate) max_queue_size: usize,
+    /// How many bytes they may take, at least 1.
+    pub(crate) max_queue_bytes: usize,
     /// How many spans one export holds at most, from 1 to `max_queue_size`.
     pub(crate) max_export_batch_size: usize,
     /// How long a finished span waits at most, longer than nothing.
@@ -151,8 +162,9 @@ impl Config {
             protocol,
             headers: reader.headers()?,
             timeout: reader.value("timeout", duration, Duration::from_secs(10))?,
-            gzip: reader.gzip()?,
+            gzip: reader.value("compression", compression, false)?,
             max_queue_size,
+            max_queue_bytes: reader.value("max-queue-bytes", count, 8 * 1024 * 1024)?,
             max_export_batch_size: reader.batch_size(max_queue_size)?,
             schedule_delay: reader.value("schedule-delay", duration, Duration::from_secs(5))?,
             sampler: reader.sampler()?,
@@ -287,18 +299,6 @@ impl<E: Fn(&str) -> Option<String>> Reader<'_, E> {
             }
         }
         Ok(headers)
-    }
-
-    fn gzip(&mut self) -> Result<bool, PluginError> {
-        let key = "compression";
-        let is_setting = self.table.contains_key(key);
-        let gzip = self.value(key, compression, false)?;
-        let variable = self.variables(key).into_iter().find(|(_, text)| text == "gzip");
-        if let (true, false, Some((name, _))) = (is_setting, gzip, variable) {
-            // opentelemetry-otlp reads the variable itself and cannot be told "none".
-            self.warnings.push(format!("exports are compressed all the same: {name} is \"gzip\""));
-        }
-        Ok(gzip)
     }
 
     fn batch_size(&mut self, max_queue_size: usize) -> Result<usize, PluginError> {
@@ -830,11 +830,10 @@ mod tests {
     }
 
     #[test]
-    fn a_compression_that_cannot_be_switched_off_is_told() {
+    fn a_compression_of_the_environment_can_be_switched_off() {
         let variables = [("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")];
         assert!(good("{}", &variables).gzip);
-        let config = good(r#"{"compression": "none"}"#, &variables);
-        assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+        assert!(!good(r#"{"compression": "none"}"#, &variables).gzip);
     }
 
     #[test]

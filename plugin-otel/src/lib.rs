@@ -14,9 +14,7 @@
 mod clock;
 mod config;
 mod exchange;
-mod http_client;
 mod log;
-#[allow(dead_code, reason = "spans of the API come this way next")]
 mod otlp;
 mod pipeline;
 mod plugin;

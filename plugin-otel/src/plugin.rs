@@ -14,7 +14,7 @@ use crate::{
     config::{self, Config, SETTINGS},
     exchange::{Client, Server, Tally, Tracing},
     log,
-    pipeline::{self, Counts, Export, Pipeline, export::Exporter},
+    pipeline::{Counts, ExportState, Pipeline, export::Exporter},
     provider, semconv,
 };
 
@@ -72,10 +72,9 @@ impl Plugin for Otel {
     fn status(&self) -> String {
         match &self.0 {
             Some(Running { pipeline, tracing, .. }) => {
-                let (live, kept) = (tracing.live(), tracing.tally());
-                status(pipeline.counts(), live, kept, &pipeline.export(), pipeline.queued())
+                status(pipeline.counts(), tracing.tally(), &pipeline.export())
             }
-            None => status(Counts::default(), 0, None, &Export::default(), 0),
+            None => status(Counts::default(), None, &ExportState::default()),
         }
     }
 
@@ -108,14 +107,8 @@ impl Plugin for Otel {
 impl Running {
     fn start(config: &Config, host: Host) -> Result<Self, PluginError> {
         let resource = resource(config, &host.service());
-        let runtime = pipeline::runtime()
-            .map_err(|error| failed(format_args!("no runtime for the export thread: {error}")))?;
-        let exporter = {
-            // Without it the gRPC channel panics: it spawns a task of its own.
-            let _entered = runtime.enter();
-            Exporter::build(config, &resource).map_err(failed)?
-        };
-        let pipeline = Pipeline::start(config, host, runtime, exporter)
+        let exporter = Exporter::new(config, &resource).map_err(failed)?;
+        let pipeline = Pipeline::start(config, host, exporter)
             .map_err(|error| failed(format_args!("no export thread: {error}")))?;
         let pipeline = Arc::new(pipeline);
         let provider = provider::register(config.sampler, resource, Arc::clone(&pipeline));
@@ -163,12 +156,12 @@ fn resource(config: &Config, service: &Service) -> Resource {
         .build()
 }
 
-/// The plugin's part of `GET /plugins`; `held` only where spans are kept by their request's end.
-fn status(counts: Counts, live: u64, held: Option<Tally>, export: &Export, queued: u64) -> String {
+/// The plugin's part of `GET /plugins`; `held` only where spans wait for their request's end.
+fn status(counts: Counts, held: Option<Tally>, export: &ExportState) -> String {
     let state = if export.is_failing { "failing" } else { "healthy" };
     let mut status = json!({
         "spans": {
-            "live": live,
+            "live": counts.live,
             "started": counts.started,
             "sampled": counts.sampled,
             "exported": counts.exported,
@@ -178,7 +171,7 @@ fn status(counts: Counts, live: u64, held: Option<Tally>, export: &Export, queue
             "state": state,
             "since": rfc3339(export.since),
             "last-error": export.last_error,
-            "queued": queued,
+            "queued": counts.queued,
         },
         "panics": guard::panics(),
     });
@@ -230,11 +223,11 @@ mod tests {
     #[test]
     fn the_status_has_the_shape_of_the_contract() {
         let since = SystemTime::UNIX_EPOCH;
-        let export = Export { is_failing: true, since, ..Export::default() };
-        let counts = Counts { started: 4, sampled: 3, exported: 1, dropped: 2 };
+        let export = ExportState { is_failing: true, since, ..ExportState::default() };
+        let counts = Counts { live: 6, started: 4, sampled: 3, exported: 1, dropped: 2, queued: 5 };
         let tally = Some(Tally { held: 7, dropped: 8 });
-        let told = status(counts, 6, tally, &export, 5);
-        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let told: serde_json::Value =
+            serde_json::from_str(&status(counts, tally, &export)).unwrap();
         let wanted = json!({
             "spans": {"live": 6, "started": 4, "sampled": 3, "exported": 1, "dropped": 2},
             "export": {

@@ -40,7 +40,7 @@ impl SpanProcessor for Joining {
     }
 
     fn on_end(&self, span: SpanData) {
-        self.0.finish_span(span);
+        self.0.finish_span(&span);
     }
 
     fn force_flush(&self) -> OTelSdkResult {
@@ -75,18 +75,18 @@ mod tests {
         // The registry is one for all tests, which run at the same time: whoever else registered a
         // provider meanwhile is overruled, and no test but this one asks the registry.
         let deadline = Instant::now() + PATIENCE;
-        let span = loop {
+        let scope = loop {
             assert!(Instant::now() < deadline, "no span joined within {PATIENCE:?}");
             let mut span = global::tracer("someone").start("work");
             span.end();
             pipeline.flush(PATIENCE).unwrap();
-            if let Some(span) = exporter.spans().pop() {
-                break span;
+            if let Some(scope) = exporter.scopes().pop() {
+                break scope;
             }
             global::set_tracer_provider(provider.clone());
         };
-        assert_eq!(span.name, "work");
-        assert_eq!(span.instrumentation_scope.name(), "someone");
+        assert_eq!(scope.spans[0].name, "work");
+        assert_eq!(scope.scope.unwrap().name, "someone");
         let counts = pipeline.counts();
         assert_eq!((counts.started, counts.sampled, counts.exported), (1, 1, 1));
         provider.shutdown().unwrap();

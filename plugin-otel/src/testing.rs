@@ -10,22 +10,22 @@ use opentelemetry::{
     trace::{SpanContext, SpanId, SpanKind},
 };
 use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{AnyValue, any_value::Value},
-    trace::v1::{Span, Status, status::StatusCode},
+    trace::v1::{ScopeSpans, Span, Status, status::StatusCode},
 };
-use opentelemetry_sdk::{
-    error::{OTelSdkError, OTelSdkResult},
-    trace::{SpanData, SpanEvents, SpanExporter, SpanLinks},
-};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use plugin_api::{
     Context, Host, Level, RequestHead, Service,
     adapter::{HostServices, host_object},
 };
 
+use prost::Message as _;
+
 use crate::{
     config::Config,
     exchange::{Client, Server, Tracing},
-    pipeline::{self, Counts, Pipeline},
+    pipeline::{Accepted, Batch, Counts, Failure, Pipeline, export::Export},
 };
 
 /// Longer than any step of a test takes; only a failing test waits for it.
@@ -67,8 +67,12 @@ impl HostServices for Journal {
 pub(crate) enum Order {
     /// Take it.
     Take,
+    /// Take it, but for one span.
+    TakeLess,
     /// Refuse it.
     Fail,
+    /// Refuse it for now.
+    FailForNow,
     /// Never answer.
     Hang,
     /// Block its thread until the order changes.
@@ -84,7 +88,7 @@ pub(crate) struct Obedient(Arc<(Mutex<Obeyed>, Condvar)>);
 #[derive(Debug)]
 struct Obeyed {
     order: Order,
-    batches: Vec<Vec<SpanData>>,
+    batches: Vec<Vec<ScopeSpans>>,
     calls: usize,
 }
 
@@ -107,14 +111,27 @@ impl Obedient {
         self.wait("calls", |obeyed| obeyed.calls >= calls);
     }
 
+    /// How often the exporter was called.
+    pub(crate) fn calls(&self) -> usize {
+        self.0.0.lock().unwrap().calls
+    }
+
     /// The sizes of the batches taken.
     pub(crate) fn batch_sizes(&self) -> Vec<usize> {
-        self.0.0.lock().unwrap().batches.iter().map(Vec::len).collect()
+        let obeyed = self.0.0.lock().unwrap();
+        let sizes =
+            obeyed.batches.iter().map(|batch| batch.iter().map(|scope| scope.spans.len()).sum());
+        sizes.collect()
+    }
+
+    /// All spans taken, by their scopes.
+    pub(crate) fn scopes(&self) -> Vec<ScopeSpans> {
+        self.0.0.lock().unwrap().batches.concat()
     }
 
     /// All spans taken.
-    pub(crate) fn spans(&self) -> Vec<SpanData> {
-        self.0.0.lock().unwrap().batches.concat()
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        self.scopes().into_iter().flat_map(|scope| scope.spans).collect()
     }
 
     fn wait(&self, what: &str, done: impl Fn(&Obeyed) -> bool) {
@@ -126,10 +143,18 @@ impl Obedient {
             obeyed = self.0.1.wait_timeout(obeyed, left).unwrap().0;
         }
     }
+
+    fn take(&self, batch: &Batch) -> Result<Accepted, Failure> {
+        let request = ExportTraceServiceRequest::decode(&*batch.frame(&[]).concat()).unwrap();
+        let scopes = request.resource_spans.into_iter().flat_map(|one| one.scope_spans);
+        self.0.0.lock().unwrap().batches.push(scopes.collect());
+        self.0.1.notify_all();
+        Ok(Accepted::default())
+    }
 }
 
-impl SpanExporter for Obedient {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+impl Export for Obedient {
+    async fn export(&self, batch: &Batch) -> Result<Accepted, Failure> {
         let order = {
             let mut obeyed = self.0.0.lock().unwrap();
             obeyed.calls += 1;
@@ -137,16 +162,17 @@ impl SpanExporter for Obedient {
         };
         self.0.1.notify_all();
         match order {
-            Order::Take => {
-                self.0.0.lock().unwrap().batches.push(batch);
-                self.0.1.notify_all();
-                Ok(())
+            Order::Take => self.take(batch),
+            Order::TakeLess => {
+                self.take(batch)?;
+                Ok(Accepted { refused: 1, message: "one is odd".to_owned() })
             }
-            Order::Fail => Err(OTelSdkError::InternalFailure("told to fail".to_owned())),
+            Order::Fail => Err(Failure::lasting("told to fail")),
+            Order::FailForNow => Err(Failure::passing("told to fail for now")),
             Order::Hang => std::future::pending().await,
             Order::Block => {
                 self.wait("new order", |obeyed| !matches!(obeyed.order, Order::Block));
-                Ok(())
+                Ok(Accepted::default())
             }
             Order::Panic => panic!("told to panic"),
         }
@@ -161,8 +187,7 @@ pub(crate) fn config(sampler: &str) -> Config {
 /// Starts a pipeline with an exporter that obeys.
 pub(crate) fn pipeline(config: &Config, journal: &Journal) -> (Arc<Pipeline>, Obedient) {
     let exporter = Obedient::default();
-    let runtime = pipeline::runtime().unwrap();
-    let pipeline = Pipeline::start(config, journal.host(), runtime, exporter.clone()).unwrap();
+    let pipeline = Pipeline::start(config, journal.host(), exporter.clone()).unwrap();
     (Arc::new(pipeline), exporter)
 }
 
@@ -207,7 +232,7 @@ impl Bench {
 
     /// How many spans are under way.
     pub(crate) fn live(&self) -> u64 {
-        self.tracing.live()
+        self.counts().live
     }
 
     /// The pipeline's counters.
@@ -218,7 +243,7 @@ impl Bench {
     /// All spans finished so far.
     pub(crate) fn spans(&self) -> Vec<Span> {
         self.pipeline.flush(PATIENCE).unwrap();
-        self.exporter.spans().into_iter().map(Span::from).collect()
+        self.exporter.spans()
     }
 
     /// The one span finished so far.
@@ -285,4 +310,10 @@ pub(crate) fn sdk_span() -> SpanData {
         status: opentelemetry::trace::Status::Unset,
         instrumentation_scope: InstrumentationScope::default(),
     }
+}
+
+/// Runs what the export thread would run.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(future)
 }

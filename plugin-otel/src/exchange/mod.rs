@@ -7,10 +7,7 @@ mod recording;
 mod server;
 mod tail;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use plugin_api::SpanContext;
@@ -38,8 +35,6 @@ pub(crate) struct Tracing {
     pipeline: Arc<Pipeline>,
     ids: RandomIdGenerator,
     clock: Clock,
-    /// How many spans are under way.
-    live: AtomicU64,
 }
 
 /// Why a span is recorded.
@@ -63,13 +58,7 @@ impl Tracing {
             pipeline,
             ids: RandomIdGenerator::default(),
             clock: Clock::new(),
-            live: AtomicU64::new(0),
         })
-    }
-
-    /// How many spans are under way.
-    pub(crate) fn live(&self) -> u64 {
-        self.live.load(Ordering::Relaxed)
     }
 
     /// The spans that wait for the end of their request; `None` where none are kept.
@@ -110,12 +99,12 @@ impl Tracing {
 
     /// Takes a span that is over.
     fn finish(&self, record: Record, follow: Follow) {
-        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.pipeline.ended();
         match follow {
-            Follow::Sampled => self.pipeline.finish(record),
+            Follow::Sampled => self.pipeline.finish(&record),
             Follow::Held(hold) => hold.settle(record, |record| {
                 self.pipeline.kept();
-                self.pipeline.finish(record);
+                self.pipeline.finish(&record);
             }),
         }
     }

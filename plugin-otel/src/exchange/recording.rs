@@ -1,9 +1,6 @@
 //! A span under way.
 
-use std::{
-    fmt::Display,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{fmt::Display, sync::Arc};
 
 use plugin_api::{Context, End, Header, Outcome, ResponseHead};
 
@@ -39,7 +36,7 @@ impl Recording {
         record: Record,
         follow: Follow,
     ) -> Self {
-        tracing.live.fetch_add(1, Ordering::Relaxed);
+        tracing.pipeline.began();
         Self {
             record: Some(record),
             tracing: Arc::clone(tracing),

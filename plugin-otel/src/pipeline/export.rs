@@ -1,206 +1,347 @@
-//! Builds the exporter that the settings ask for.
+//! Where batches go, as the settings ask.
 
-use std::sync::Arc;
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
-use http::{HeaderMap, header::USER_AGENT};
-use opentelemetry_otlp::{
-    Compression, Protocol as OtlpProtocol, WithExportConfig, WithHttpConfig, WithTonicConfig,
+use bytes::Bytes;
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
+    trace::v1::{ScopeSpans, Span},
 };
-use opentelemetry_sdk::{
-    Resource,
-    error::{OTelSdkError, OTelSdkResult},
-    trace::{SpanData, SpanExporter},
-};
-use tonic::metadata::MetadataMap;
+use opentelemetry_sdk::Resource;
+use prost::Message as _;
+use serde_json::json;
 
-use crate::{
-    config::{self, Config, Protocol},
-    http_client::{Client, LastError},
+use super::{
+    batch::{Batch, resource_fields},
+    grpc::Grpc,
+    http::Http,
 };
+use crate::config::{self, Config, Protocol};
+
+/// Takes batches. Called on the export thread, several times at once.
+pub(crate) trait Export: Send + Sync + 'static {
+    /// One attempt to export a batch.
+    fn export(&self, batch: &Batch) -> impl Future<Output = Result<Accepted, Failure>> + Send;
+}
+
+/// What a collector says of a batch that it took.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    /// How many of the spans it did not take after all.
+    pub(crate) refused: usize,
+    /// Why, or a warning; often empty.
+    pub(crate) message: String,
+}
+
+impl Accepted {
+    /// Reads the body of an answer in protobuf. One that cannot be read says nothing.
+    pub(super) fn read(body: &[u8]) -> Self {
+        let answer = ExportTraceServiceResponse::decode(body).unwrap_or_default();
+        let part = answer.partial_success.unwrap_or_default();
+        let refused = usize::try_from(part.rejected_spans).unwrap_or(0);
+        Self { refused, message: part.error_message }
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) reason: String,
+    /// Whether another attempt may go better.
+    pub(crate) may_pass: bool,
+    /// How long the collector wants to be left alone.
+    pub(crate) wait: Duration,
+}
+
+impl Failure {
+    /// Another attempt would fail the same way.
+    pub(crate) fn lasting(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), may_pass: false, wait: Duration::ZERO }
+    }
+
+    /// Another attempt may go better.
+    pub(crate) fn passing(reason: impl Into<String>) -> Self {
+        Self { may_pass: true, ..Self::lasting(reason) }
+    }
+}
 
 /// Where spans go.
 #[derive(Debug)]
-pub(crate) enum Exporter {
-    /// To a collector.
-    Otlp {
-        /// The SDK's exporter.
-        exporter: Box<opentelemetry_otlp::SpanExporter>,
-        /// Why the HTTP client could not reach the collector.
-        last_error: Arc<LastError>,
-    },
-    /// To the standard output.
-    Console(opentelemetry_stdout::SpanExporter),
-    /// Nowhere.
-    None,
+pub(crate) struct Exporter {
+    resource: Bytes,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Grpc(Grpc),
+    Http(Http),
+    Console,
+    Nowhere,
 }
 
 impl Exporter {
-    /// Builds it; connects to nothing yet. Call it inside the export thread's runtime.
+    /// An exporter as the settings ask; connects to nothing yet.
     ///
     /// # Errors
-    /// Why the exporter refused its configuration.
-    pub(crate) fn build(config: &Config, resource: &Resource) -> Result<Self, String> {
-        let mut exporter = match config.exporter {
-            config::Exporter::Otlp => Self::otlp(config)?,
-            config::Exporter::Console => {
-                Self::Console(opentelemetry_stdout::SpanExporter::default())
-            }
-            config::Exporter::None => Self::None,
+    /// What is wrong with the endpoint.
+    pub(crate) fn new(config: &Config, resource: &Resource) -> Result<Self, String> {
+        let way = match (config.exporter, config.protocol) {
+            (config::Exporter::Otlp, Protocol::Grpc) => Way::Grpc(Grpc::new(config)?),
+            (config::Exporter::Otlp, _) => Way::Http(Http::new(config)?),
+            (config::Exporter::Console, _) => Way::Console,
+            (config::Exporter::None, _) => Way::Nowhere,
         };
-        exporter.set_resource(resource);
-        Ok(exporter)
-    }
-
-    fn otlp(config: &Config) -> Result<Self, String> {
-        let last_error = Arc::default();
-        let exporter = match config.protocol {
-            Protocol::Grpc => grpc(config),
-            Protocol::HttpProtobuf => http(config, OtlpProtocol::HttpBinary, &last_error),
-            Protocol::HttpJson => http(config, OtlpProtocol::HttpJson, &last_error),
-        };
-        let exporter = Box::new(exporter.map_err(|error| error.to_string())?);
-        Ok(Self::Otlp { exporter, last_error })
+        Ok(Self { resource: resource_fields(resource).into(), way })
     }
 }
 
-type Built = Result<opentelemetry_otlp::SpanExporter, opentelemetry_otlp::ExporterBuildError>;
-
-fn grpc(config: &Config) -> Built {
-    let metadata = MetadataMap::from_headers(config.headers.clone());
-    let builder = opentelemetry_otlp::SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(&config.endpoint)
-        .with_timeout(config.timeout)
-        // The builder puts the headers of the variables above those it is given.
-        .with_interceptor(move |mut request: tonic::Request<()>| {
-            *request.metadata_mut() = metadata.clone();
-            Ok(request)
-        });
-    if config.gzip { builder.with_compression(Compression::Gzip).build() } else { builder.build() }
-}
-
-fn http(config: &Config, protocol: OtlpProtocol, last_error: &Arc<LastError>) -> Built {
-    let client = Client::new(config.timeout, own_headers(config), Arc::clone(last_error));
-    let builder = opentelemetry_otlp::SpanExporter::builder()
-        .with_http()
-        .with_protocol(protocol)
-        .with_endpoint(&config.endpoint)
-        .with_timeout(config.timeout)
-        .with_http_client(client);
-    if config.gzip { builder.with_compression(Compression::Gzip).build() } else { builder.build() }
-}
-
-fn own_headers(config: &Config) -> HeaderMap {
-    let mut headers = config.headers.clone();
-    headers.entry(USER_AGENT).or_insert_with(|| {
-        http::HeaderValue::from_static(concat!("plugin-otel/", env!("CARGO_PKG_VERSION")))
-    });
-    headers
-}
-
-impl SpanExporter for Exporter {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        match self {
-            Self::Otlp { exporter, last_error } => {
-                last_error.take();
-                exporter.export(batch).await.map_err(|error| with_cause(error, last_error.take()))
-            }
-            Self::Console(exporter) => exporter.export(batch).await,
-            Self::None => Ok(()),
-        }
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        match self {
-            Self::Otlp { exporter, .. } => exporter.set_resource(resource),
-            Self::Console(exporter) => exporter.set_resource(resource),
-            Self::None => {}
+impl Export for Exporter {
+    async fn export(&self, batch: &Batch) -> Result<Accepted, Failure> {
+        match &self.way {
+            Way::Grpc(grpc) => grpc.send(batch.frame(&self.resource)).await,
+            Way::Http(http) => http.send(batch.frame(&self.resource)).await,
+            Way::Console => print(&batch.frame(&self.resource))
+                .map_err(|error| Failure::lasting(error.to_string())),
+            Way::Nowhere => Ok(Accepted::default()),
         }
     }
 }
 
-/// The exporter says no more than "network error" where the client knows why.
-fn with_cause(error: OTelSdkError, cause: Option<String>) -> OTelSdkError {
-    match (error, cause) {
-        (OTelSdkError::InternalFailure(reason), Some(cause)) => {
-            OTelSdkError::InternalFailure(format!("{reason}: {cause}"))
+/// The request that these parts are.
+///
+/// # Errors
+/// They are none.
+pub(super) fn decode(parts: &[Bytes]) -> Result<ExportTraceServiceRequest, Failure> {
+    let wrong = |error| Failure::lasting(format!("spans that cannot be read back: {error}"));
+    ExportTraceServiceRequest::decode(&*parts.concat()).map_err(wrong)
+}
+
+/// Prints a line for each span: OTLP's JSON with the name of the scope.
+fn print(parts: &[Bytes]) -> io::Result<Accepted> {
+    let request = decode(parts).map_err(|failure| io::Error::other(failure.reason))?;
+    let mut out = io::stdout().lock();
+    for scope in request.resource_spans.iter().flat_map(|resource| &resource.scope_spans) {
+        for span in &scope.spans {
+            writeln!(out, "{}", line(scope, span))?;
         }
-        (error, _) => error,
     }
+    out.flush()?;
+    Ok(Accepted::default())
+}
+
+fn line(scope: &ScopeSpans, span: &Span) -> serde_json::Value {
+    let name = scope.scope.as_ref().map(|scope| scope.name.as_str());
+    json!({"scope": name, "span": span})
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
         io::{Read, Write},
-        net::TcpListener,
+        net::{TcpListener, TcpStream},
+        pin::Pin,
+        sync::{Arc, Mutex},
         thread,
     };
 
-    use super::*;
-    use crate::pipeline;
+    use flate2::read::GzDecoder;
+    use http::{Request, Response};
+    use opentelemetry::{InstrumentationScope, KeyValue};
+    use opentelemetry_http::{HttpClient, HttpError};
+    use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
+    use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 
-    /// Exports one span by these settings.
-    fn export(settings: &str) -> OTelSdkResult {
-        let config = Config::read(settings, &|_| None).unwrap();
-        let resource = Resource::builder_empty().with_service_name("tests").build();
-        let runtime = pipeline::runtime().unwrap();
-        let exporter = {
-            let _entered = runtime.enter();
-            Exporter::build(&config, &resource).unwrap()
-        };
-        runtime.block_on(exporter.export(vec![crate::testing::sdk_span()]))
+    use super::*;
+    use crate::{
+        pipeline::{batch::scope_fields, buffers::Chunk, encode},
+        testing::{block_on, sdk_span},
+    };
+
+    fn resource() -> Resource {
+        let schema = "https://there/1";
+        let pairs = [KeyValue::new("service.name", "tests"), KeyValue::new("n", 3)];
+        Resource::builder_empty().with_schema_url(pairs, schema).build()
     }
 
-    fn reason(result: OTelSdkResult) -> String {
-        let Err(OTelSdkError::InternalFailure(reason)) = result else { panic!("{result:?}") };
-        reason
+    fn spans() -> [SpanData; 2] {
+        let mut spans = [sdk_span(), sdk_span()];
+        spans[1].name = "other".into();
+        for span in &mut spans {
+            span.instrumentation_scope = InstrumentationScope::builder("someone")
+                .with_version("7")
+                .with_schema_url("https://there/2")
+                .with_attributes([KeyValue::new("a", "b")])
+                .build();
+        }
+        spans
+    }
+
+    /// A batch of these spans, which have one scope.
+    fn batch(spans: &[SpanData]) -> Batch {
+        let mut batch = Batch::new(0);
+        for span in spans {
+            let mut bytes = Vec::new();
+            encode::span(span, &mut bytes);
+            let scope = Some(scope_fields(&span.instrumentation_scope).into());
+            batch.add(Chunk { spans: 1, bytes, scope });
+        }
+        batch
+    }
+
+    fn exporter(settings: &str) -> Exporter {
+        let config = Config::read(settings, &|_| None).unwrap();
+        Exporter::new(&config, &resource()).unwrap()
+    }
+
+    /// Keeps what the SDK's exporter sends.
+    #[derive(Clone, Debug, Default)]
+    struct Sent(Arc<Mutex<Vec<Bytes>>>);
+
+    impl HttpClient for Sent {
+        // Written out as `async_trait` would expand it.
+        fn send_bytes<'a, 'async_trait>(
+            &'a self,
+            request: Request<Bytes>,
+        ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'async_trait>>
+        where
+            'a: 'async_trait,
+            Self: 'async_trait,
+        {
+            self.0.lock().unwrap().push(request.into_body());
+            Box::pin(async { Ok(Response::new(Bytes::new())) })
+        }
+    }
+
+    #[test]
+    fn a_request_is_the_one_that_the_sdk_s_exporter_sends() {
+        let sent = Sent::default();
+        let mut sdks = opentelemetry_otlp::SpanExporter::builder()
+            .with_http()
+            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+            .with_http_client(sent.clone())
+            .build()
+            .unwrap();
+        sdks.set_resource(&resource());
+        block_on(sdks.export(spans().to_vec())).unwrap();
+        let wanted = ExportTraceServiceRequest::decode(&*sent.0.lock().unwrap().remove(0)).unwrap();
+        assert_eq!(framed(), sorted(wanted));
+    }
+
+    /// A resource is a set.
+    fn sorted(mut request: ExportTraceServiceRequest) -> ExportTraceServiceRequest {
+        let resource = request.resource_spans[0].resource.as_mut().unwrap();
+        resource.attributes.sort_by(|a, b| a.key.cmp(&b.key));
+        request
+    }
+
+    /// What we make of the two spans.
+    fn framed() -> ExportTraceServiceRequest {
+        sorted(decode(&batch(&spans()).frame(&resource_fields(&resource()))).unwrap())
+    }
+
+    /// Reads a request up to its end and answers it well.
+    fn answer(mut stream: TcpStream) -> (String, Vec<u8>) {
+        let mut head = Vec::new();
+        let mut byte = [0; 1];
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        let mut body = vec![0; length.parse().unwrap()];
+        stream.read_exact(&mut body).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        (head, body)
+    }
+
+    /// What arrives of two spans over HTTP by these settings.
+    fn arrived(protocol: &str, compression: &str) -> (String, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let settings = format!(
+            r#"{{"protocol": "{protocol}", "endpoint": "http://{}", "compression": "{compression}",
+                "headers": {{"x-token": "t"}}}}"#,
+            listener.local_addr().unwrap()
+        );
+        let server = thread::spawn(move || answer(listener.accept().unwrap().0));
+        block_on(exporter(&settings).export(&batch(&spans()))).unwrap();
+        server.join().unwrap()
     }
 
     #[test]
     fn an_export_over_http_arrives_as_configured() {
-        for (protocol, compression, content_type) in [
-            ("http/protobuf", "none", "content-type: application/x-protobuf\r\n"),
-            ("http/protobuf", "gzip", "content-encoding: gzip\r\n"),
-            ("http/json", "none", "content-type: application/json\r\n"),
-        ] {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let settings = format!(
-                r#"{{"protocol": "{protocol}", "endpoint": "http://{}", "compression": "{compression}",
-                    "headers": {{"x-token": "t"}}}}"#,
-                listener.local_addr().unwrap()
-            );
-            let server = thread::spawn(move || {
-                let (mut stream, _) = listener.accept().unwrap();
-                let mut head = Vec::new();
-                let mut byte = [0; 1];
-                while !head.ends_with(b"\r\n\r\n") {
-                    stream.read_exact(&mut byte).unwrap();
-                    head.push(byte[0]);
+        for (protocol, content_type) in
+            [("http/protobuf", "application/x-protobuf"), ("http/json", "application/json")]
+        {
+            for compression in ["none", "gzip"] {
+                let (head, mut body) = arrived(protocol, compression);
+                assert!(head.starts_with("POST /v1/traces HTTP/1.1\r\n"), "{head}");
+                assert!(head.contains(&format!("content-type: {content_type}\r\n")), "{head}");
+                assert!(head.contains("x-token: t\r\n"), "{head}");
+                assert!(head.contains("user-agent: plugin-otel/"), "{head}");
+                let gzip = compression == "gzip";
+                assert_eq!(head.contains("content-encoding: gzip\r\n"), gzip, "{head}");
+                if gzip {
+                    let mut plain = Vec::new();
+                    GzDecoder::new(&*body).read_to_end(&mut plain).unwrap();
+                    body = plain;
                 }
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
-                String::from_utf8(head).unwrap()
-            });
-            export(&settings).unwrap();
-            let head = server.join().unwrap();
-            assert!(head.starts_with("POST /v1/traces HTTP/1.1\r\n"), "{head}");
-            assert!(head.contains(content_type), "{head}");
-            assert!(head.contains("x-token: t\r\n"), "{head}");
-            assert!(head.contains("user-agent: plugin-otel/"), "{head}");
+                let request = if protocol == "http/json" {
+                    serde_json::from_slice(&body).unwrap()
+                } else {
+                    ExportTraceServiceRequest::decode(&*body).unwrap()
+                };
+                assert_eq!(sorted(request), framed(), "{protocol} {compression}");
+            }
         }
     }
 
     #[test]
-    fn a_collector_that_is_not_there_is_an_error_with_its_reason() {
+    fn json_has_ids_as_digits() {
+        let mut span = sdk_span();
+        span.parent_span_id = opentelemetry::SpanId::from_bytes([0xab; 8]);
+        let json: serde_json::Value = {
+            let request = decode(&batch(&[span]).frame(&[])).unwrap();
+            serde_json::to_value(request).unwrap()
+        };
+        let span = &json["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
+        assert_eq!(span["traceId"], "0".repeat(32));
+        assert_eq!(span["parentSpanId"], "ab".repeat(8));
+        assert_eq!(span["kind"], 1);
+    }
+
+    #[test]
+    fn the_console_has_one_line_for_each_span() {
+        let request = decode(&batch(&spans()).frame(&[])).unwrap();
+        let scope = &request.resource_spans[0].scope_spans[0];
+        let lines: Vec<String> =
+            scope.spans.iter().map(|span| line(scope, span).to_string()).collect();
+        assert!(lines[1].starts_with(r#"{"scope":"someone","span":{"#), "{lines:?}");
+        assert!(lines[1].contains(r#""name":"other""#) && !lines[1].contains('\n'), "{lines:?}");
+    }
+
+    #[test]
+    fn a_collector_that_is_not_there_is_a_failure_that_may_pass() {
         for protocol in ["grpc", "http/protobuf", "http/json"] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let settings = format!(
-                r#"{{"protocol": "{protocol}", "endpoint": "http://{}", "timeout": "200ms"}}"#,
+                r#"{{"protocol": "{protocol}", "endpoint": "http://{}"}}"#,
                 listener.local_addr().unwrap()
             );
             drop(listener);
-            let reason = reason(export(&settings));
-            assert!(reason.contains("refused"), "{protocol}: {reason}");
+            let failure = block_on(exporter(&settings).export(&Batch::default())).unwrap_err();
+            assert!(failure.reason.contains("refused"), "{protocol}: {failure:?}");
+            assert!(failure.may_pass, "{protocol}");
         }
+    }
+
+    #[test]
+    fn an_exporter_to_nowhere_takes_everything() {
+        let taken = block_on(exporter(r#"{"exporter": "none"}"#).export(&batch(&spans())));
+        assert_eq!(taken, Ok(Accepted::default()));
     }
 }

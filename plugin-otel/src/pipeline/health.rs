@@ -1,6 +1,7 @@
 //! How export is doing: counters, and a state whose changes are told once each.
 
 use std::{
+    mem,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -10,17 +11,17 @@ use std::{
 
 use plugin_api::{Host, Level};
 
+use super::export::Accepted;
+
 const TARGET: &str = "plugin_otel::export";
 
 /// How often a full queue is worth a line.
 const DROPS_ARE_TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// Counts spans and watches exports. Written by any thread.
+/// Counts what has become of the spans in the queue and watches exports.
 #[derive(Debug)]
-pub(crate) struct Health {
+pub(super) struct Health {
     host: Host,
-    started: AtomicU64,
-    sampled: AtomicU64,
     exported: AtomicU64,
     dropped: AtomicU64,
     export: Mutex<Export>,
@@ -47,26 +48,11 @@ impl Default for Export {
     }
 }
 
-/// The counters at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// Spans begun, recorded or not.
-    pub(crate) started: u64,
-    /// Spans begun and recorded.
-    pub(crate) sampled: u64,
-    /// Spans that the exporter took.
-    pub(crate) exported: u64,
-    /// Spans that were recorded and lost.
-    pub(crate) dropped: u64,
-}
-
 impl Health {
     /// A healthy beginning; changes are told to the host's log.
-    pub(crate) fn new(host: Host) -> Self {
+    pub(super) fn new(host: Host) -> Self {
         Self {
             host,
-            started: AtomicU64::new(0),
-            sampled: AtomicU64::new(0),
             exported: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             export: Mutex::default(),
@@ -74,60 +60,66 @@ impl Health {
         }
     }
 
-    /// A span has begun.
-    pub(crate) fn started(&self, is_sampled: bool) {
-        self.started.fetch_add(1, Ordering::Relaxed);
-        if is_sampled {
-            self.sampled.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// A span that was not sampled is exported all the same.
-    pub(crate) fn kept(&self) {
-        self.sampled.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// This many spans are gone for a reason that needs no telling.
-    pub(crate) fn dropped(&self, count: u64) {
-        self.dropped.fetch_add(count, Ordering::Relaxed);
+    pub(super) fn dropped(&self, count: usize) {
+        self.dropped.fetch_add(count as u64, Ordering::Release);
     }
 
-    /// A span found no room in a queue of this capacity. Told once a minute at most.
-    pub(crate) fn queue_full(&self, capacity: usize) {
-        self.dropped(1);
-        let mut told = self.drops_told.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A span found no room within these bounds: spans and bytes.
+    pub(super) fn queue_full(&self, (spans, bytes): (usize, usize), dropped: impl Fn() -> u64) {
+        self.tell_drops(|| {
+            let dropped = dropped();
+            format!(
+                "the queue is full (at most {spans} spans and {bytes} bytes): new spans are \
+                 dropped, {dropped} so far"
+            )
+        });
+    }
+
+    /// Says that spans are dropped, once a minute at most.
+    fn tell_drops(&self, message: impl FnOnce() -> String) {
+        // Whoever holds the lock tells, or knows that it was told: nobody waits for a log line.
+        let Ok(mut told) = self.drops_told.try_lock() else { return };
         if told.is_none_or(|at| at.elapsed() >= DROPS_ARE_TOLD_EVERY) {
             *told = Some(Instant::now());
             drop(told);
-            let dropped = self.counts().dropped;
-            let message = format!(
-                "the queue of {capacity} spans is full: new spans are dropped, {dropped} so far"
-            );
-            self.host.log(Level::WARN, TARGET, &message);
+            self.host.log(Level::WARN, TARGET, &message());
         }
     }
 
-    /// An export of this many spans went well.
-    pub(crate) fn export_done(&self, count: u64) {
-        self.exported.fetch_add(count, Ordering::Relaxed);
+    /// An export of this many spans was answered well; the collector may have refused some.
+    pub(super) fn export_done(&self, spans: usize, accepted: &Accepted) {
+        let refused = accepted.refused.min(spans);
+        self.dropped(refused);
+        self.exported.fetch_add((spans - refused) as u64, Ordering::Release);
         let mut export = self.lock();
-        if !export.is_failing {
-            return;
+        if !accepted.message.is_empty() {
+            export.last_error = Some(accepted.message.clone());
         }
-        let lost = std::mem::take(&mut export.lost);
+        let has_failed = mem::take(&mut export.is_failing);
+        let lost = mem::take(&mut export.lost);
         let seconds = export.since.elapsed().unwrap_or_default().as_secs();
-        export.is_failing = false;
-        export.since = SystemTime::now();
+        if has_failed {
+            export.since = SystemTime::now();
+        }
         drop(export);
-        let message = format!("export works again after {seconds} s, spans lost: {lost}");
-        self.host.log(Level::INFO, TARGET, &message);
+        if has_failed {
+            let message = format!("export works again after {seconds} s, spans lost: {lost}");
+            self.host.log(Level::INFO, TARGET, &message);
+        }
+        if refused > 0 {
+            self.tell_drops(|| {
+                let reason = &accepted.message;
+                format!("the collector refuses spans, {refused} of {spans} in one export: {reason}")
+            });
+        }
     }
 
     /// An export of this many spans failed, and they are gone.
-    pub(crate) fn export_failed(&self, count: u64, reason: &str) {
+    pub(super) fn export_failed(&self, count: usize, reason: &str) {
         self.dropped(count);
         let mut export = self.lock();
-        export.lost += count;
+        export.lost += count as u64;
         export.last_error = Some(reason.to_owned());
         if export.is_failing {
             return;
@@ -139,18 +131,13 @@ impl Health {
         self.host.log(Level::WARN, TARGET, &message);
     }
 
-    /// The counters now.
-    pub(crate) fn counts(&self) -> Counts {
-        Counts {
-            started: self.started.load(Ordering::Relaxed),
-            sampled: self.sampled.load(Ordering::Relaxed),
-            exported: self.exported.load(Ordering::Relaxed),
-            dropped: self.dropped.load(Ordering::Relaxed),
-        }
+    /// How many of the spans that were accepted are exported, and how many dropped.
+    pub(super) fn settled(&self) -> (u64, u64) {
+        (self.exported.load(Ordering::Acquire), self.dropped.load(Ordering::Acquire))
     }
 
     /// The state of export now.
-    pub(crate) fn export(&self) -> Export {
+    pub(super) fn export(&self) -> Export {
         self.lock().clone()
     }
 

@@ -1,16 +1,26 @@
-//! From a finished span to the collector: a bounded queue, one thread, an exporter.
+//! From a finished span to the collector.
 //!
-//! The SDK's batch processor is not used: its queue touches all of its memory at once, and it hides
-//! what it drops.
+//! ```text
+//! record ─► encode ─► buffers (one a thread) ─► queue ─► worker (thread otel-export) ─► export
+//! ```
+//!
+//! A span is encoded once, by the thread that ends it; the export thread frames and sends whole
+//! buffers, several exports at a time. At every moment each finished span is exported, dropped or
+//! pending, and counted as such.
 
-#[allow(dead_code, reason = "spans of the API come this way next")]
+mod batch;
+mod budget;
+mod buffers;
 mod encode;
 pub(crate) mod export;
+mod grpc;
 mod health;
+mod http;
 mod queue;
-mod span;
+mod retry;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod worker;
 
 use std::{
@@ -23,10 +33,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use opentelemetry_sdk::trace::SpanData;
 use plugin_api::{ErrorKind, Host, PluginError};
 use tokio::{
-    runtime::{Builder, Runtime},
+    runtime::Builder,
     sync::{
         Notify,
         mpsc::{UnboundedSender, unbounded_channel},
@@ -34,10 +44,17 @@ use tokio::{
     },
 };
 
-pub(crate) use self::health::{Counts, Export};
+pub(crate) use self::health::Export as ExportState;
+#[cfg(test)]
+pub(crate) use self::{
+    batch::Batch,
+    export::{Accepted, Failure},
+};
 use self::{
+    buffers::{Buffers, Pushed},
+    export::Export,
     health::Health,
-    queue::{Finished, Queue},
+    queue::Queue,
     worker::Worker,
 };
 use crate::{config::Config, record::Record};
@@ -65,47 +82,54 @@ struct Thread {
 /// What the request threads and the export thread have in common.
 #[derive(Debug)]
 struct Shared {
+    buffers: Buffers,
     queue: Queue,
-    capacity: usize,
-    full: Notify,
-    flush: Notify,
+    due: Notify,
     health: Health,
 }
 
-/// The runtime of the export thread, on which its exporter must be built.
-pub(crate) fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_io().enable_time().build()
+/// The counters at one moment; `exported`, `dropped` and `queued` are all the spans that are over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Spans under way that are recorded.
+    pub(crate) live: u64,
+    /// Spans begun, recorded or not.
+    pub(crate) started: u64,
+    /// Spans begun and recorded.
+    pub(crate) sampled: u64,
+    /// Spans that the exporter took.
+    pub(crate) exported: u64,
+    /// Spans that were recorded and lost.
+    pub(crate) dropped: u64,
+    /// Spans that wait or are being exported.
+    pub(crate) queued: u64,
 }
 
 impl Pipeline {
-    /// Starts the export thread with an exporter that was built inside `runtime`.
+    /// Starts the export thread.
     ///
     /// # Errors
-    /// The thread could not be started.
-    pub(crate) fn start(
-        config: &Config,
-        host: Host,
-        runtime: Runtime,
-        exporter: impl SpanExporter + 'static,
-    ) -> io::Result<Self> {
+    /// The thread or its runtime could not be started.
+    pub(crate) fn start(config: &Config, host: Host, exporter: impl Export) -> io::Result<Self> {
+        let (most, batch) = (config.max_queue_size, config.max_export_batch_size);
         let shared = Arc::new(Shared {
-            queue: Queue::new(config.max_queue_size, config.max_export_batch_size),
-            capacity: config.max_queue_size,
-            full: Notify::new(),
-            flush: Notify::new(),
+            buffers: Buffers::new(most, config.max_queue_bytes, batch),
+            queue: Queue::new(batch),
+            due: Notify::new(),
             health: Health::new(host),
         });
         let (stop, stopped) = watch::channel(None);
         let (checks, asked) = unbounded_channel();
         let worker = Worker {
             shared: Arc::clone(&shared),
-            exporter,
+            exporter: Arc::new(exporter),
             stop: stopped,
             checks: asked,
             timeout: config.timeout,
             delay: config.schedule_delay,
         };
         let (running, over) = mpsc::channel();
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let handle = thread::Builder::new().name("otel-export".to_owned()).spawn(move || {
             let _running: mpsc::Sender<()> = running;
             runtime.block_on(worker.run());
@@ -117,37 +141,48 @@ impl Pipeline {
 
     /// Counts a span that begins.
     pub(crate) fn started(&self, is_sampled: bool) {
-        self.shared.health.started(is_sampled);
+        self.shared.buffers.started(is_sampled);
     }
 
     /// Counts a span that was not sampled and is finished all the same.
     pub(crate) fn kept(&self) {
-        self.shared.health.kept();
+        self.shared.buffers.kept();
+    }
+
+    /// Counts a span that is recorded from now on.
+    pub(crate) fn began(&self) {
+        self.shared.buffers.began();
+    }
+
+    /// Counts a span that is recorded no more, exported or not.
+    pub(crate) fn ended(&self) {
+        self.shared.buffers.ended();
     }
 
     /// Takes a span that is over. Never blocks; drops and counts it when there is no room.
-    pub(crate) fn finish(&self, record: Record) {
-        self.shared.push(Finished::Record(Box::new(record)));
+    pub(crate) fn finish(&self, record: &Record) {
+        let Shared { buffers, queue, .. } = &*self.shared;
+        let length = encode::record_len(record);
+        self.shared.pushed(buffers.push(queue, length, |out| encode::record(record, out)));
     }
 
     /// Takes a span that was made through the OpenTelemetry API, in the same way.
-    pub(crate) fn finish_span(&self, span: SpanData) {
-        self.shared.push(Finished::Span(Box::new(span)));
+    pub(crate) fn finish_span(&self, span: &SpanData) {
+        let Shared { buffers, queue, .. } = &*self.shared;
+        let mut bytes = Vec::new();
+        encode::span(span, &mut bytes);
+        let scope = batch::scope_fields(&span.instrumentation_scope);
+        self.shared.pushed(buffers.push_alone(queue, scope, bytes));
     }
 
     /// The counters now.
     pub(crate) fn counts(&self) -> Counts {
-        self.shared.health.counts()
+        self.shared.counts()
     }
 
     /// The state of export now.
-    pub(crate) fn export(&self) -> Export {
+    pub(crate) fn export(&self) -> ExportState {
         self.shared.health.export()
-    }
-
-    /// How many spans wait or are being exported.
-    pub(crate) fn queued(&self) -> u64 {
-        self.shared.queue.unsettled()
     }
 
     /// Sends an export without a span: the way to the collector as a real one takes it. Blocks.
@@ -175,8 +210,7 @@ impl Pipeline {
     /// How many spans could not be exported, and why.
     pub(crate) fn flush(&self, timeout: Duration) -> Result<(), PluginError> {
         let dropped = self.counts().dropped;
-        let mark = self.shared.queue.accepted();
-        self.shared.flush.notify_one();
+        let mark = self.shared.urge();
         let missing = self.shared.queue.wait_for(mark, deadline_after(timeout));
         if missing > 0 {
             let shown = shown(timeout);
@@ -193,7 +227,8 @@ impl Pipeline {
         }
     }
 
-    /// Exports what waits, then ends and joins the thread. Blocks, but not past the timeout.
+    /// Exports what waits, then ends and joins the thread. Blocks, but not past the timeout. Spans
+    /// that end from now on are dropped.
     ///
     /// # Errors
     /// How many spans were lost, and why.
@@ -202,10 +237,12 @@ impl Pipeline {
         // The thread gives up a little earlier, so that there is time to join it.
         let gives_up = deadline_after(timeout.mul_f64(0.9));
         let dropped = self.counts().dropped;
+        self.shared.buffers.close(&self.shared.queue);
+        self.shared.queue.urge();
         self.stop.send_replace(Some(gives_up));
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let is_over = thread.is_none_or(|thread| thread.join(deadline));
-        self.drop_what_is_left();
+        self.shared.health.dropped(self.shared.queue.write_off());
         let lost = self.counts().dropped - dropped;
         if is_over && lost == 0 {
             return Ok(());
@@ -219,16 +256,52 @@ impl Pipeline {
         Err(PluginError::new(ErrorKind::TIMEOUT, message))
     }
 
-    /// Counts as dropped what waits and what a hanging exporter holds; takes no span from now on.
-    fn drop_what_is_left(&self) {
-        self.shared.queue.close();
-        let left = self.shared.queue.unsettled();
-        self.shared.health.dropped(left);
-        self.shared.queue.settle(usize::try_from(left).unwrap_or(usize::MAX));
-    }
-
     fn why(&self) -> String {
         self.export().last_error.map_or_else(String::new, |error| format!(" ({error})"))
+    }
+}
+
+impl Shared {
+    /// Reacts to what became of a span.
+    fn pushed(&self, pushed: Pushed) {
+        match pushed {
+            Pushed::Waiting | Pushed::Closed => {}
+            Pushed::ExportIsDue => self.due.notify_one(),
+            Pushed::NoRoom => {
+                self.health.queue_full(self.buffers.bounds(), || self.counts().dropped);
+            }
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let mut settled = self.health.settled();
+        loop {
+            // In this order: a span is counted as accepted before it is exported or dropped.
+            let made = self.buffers.made();
+            let now = self.health.settled();
+            if now != settled {
+                // An export ended meanwhile; that is rare.
+                settled = now;
+                continue;
+            }
+            let (exported, dropped) = settled;
+            return Counts {
+                live: made.live,
+                started: made.started,
+                sampled: made.sampled,
+                exported,
+                dropped: dropped + made.dropped,
+                queued: made.accepted.saturating_sub(exported + dropped),
+            };
+        }
+    }
+
+    /// Makes an export of all that has been finished so far due; answers the mark to wait for.
+    fn urge(&self) -> u64 {
+        self.buffers.seal_all(&self.queue);
+        let mark = self.queue.urge();
+        self.due.notify_one();
+        mark
     }
 }
 

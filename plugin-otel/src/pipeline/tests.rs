@@ -2,12 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use opentelemetry::InstrumentationScope;
 use plugin_api::{Context, ErrorKind, Level, SpanContext};
 
 use super::*;
 use crate::{
     record::Kind,
-    testing::{Journal, Obedient, Order, PATIENCE, config, pipeline},
+    semconv,
+    testing::{Journal, Obedient, Order, PATIENCE, attribute, config, pipeline, sdk_span},
 };
 
 /// A delay that no test lives to see: what happens, happens for another reason.
@@ -20,25 +22,32 @@ fn record() -> Record {
 
 /// A pipeline for queues and batches of this size.
 fn start(queue: usize, batch: usize, journal: &Journal) -> (Arc<Pipeline>, Obedient) {
-    let config = Config {
+    pipeline(&unhurried(queue, batch), journal)
+}
+
+fn unhurried(queue: usize, batch: usize) -> Config {
+    Config {
         max_queue_size: queue,
         max_export_batch_size: batch,
         schedule_delay: NEVER,
         timeout: NEVER,
         ..config("always_on")
-    };
-    pipeline(&config, journal)
+    }
 }
 
 fn finish(pipeline: &Pipeline, count: usize) {
     for _ in 0..count {
-        pipeline.finish(record());
+        pipeline.finish(&record());
     }
 }
 
 fn counts(pipeline: &Pipeline) -> (u64, u64) {
     let counts = pipeline.counts();
     (counts.exported, counts.dropped)
+}
+
+fn queued(pipeline: &Pipeline) -> u64 {
+    pipeline.counts().queued
 }
 
 #[test]
@@ -49,7 +58,7 @@ fn a_full_batch_is_exported_at_once_and_the_rest_waits() {
     finish(&pipeline, 2);
     pipeline.flush(PATIENCE).unwrap();
     assert_eq!(exporter.batch_sizes(), [3, 2]);
-    assert_eq!((counts(&pipeline), pipeline.queued()), ((5, 0), 0));
+    assert_eq!((counts(&pipeline), queued(&pipeline)), ((5, 0), 0));
 }
 
 #[test]
@@ -68,13 +77,203 @@ fn a_full_queue_drops_the_newest_and_says_so_once() {
     finish(&pipeline, 2);
     exporter.wait_for_calls(1);
     finish(&pipeline, 7);
-    assert_eq!(counts(&pipeline), (0, 3));
-    assert_eq!(pipeline.queued(), 6, "two with the exporter, four in the queue");
+    assert_eq!(counts(&pipeline), (0, 5));
+    assert_eq!(queued(&pipeline), 4, "two with the exporter, two in the queue");
     exporter.order(Order::Take);
     pipeline.flush(PATIENCE).unwrap();
-    assert_eq!(counts(&pipeline), (6, 3));
+    assert_eq!(counts(&pipeline), (4, 5));
     assert_eq!(journal.lines().len(), 1, "{:?}", journal.lines());
-    assert!(journal.text().contains("the queue of 4 spans is full"), "{}", journal.text());
+    assert!(
+        journal.text().contains("the queue is full (at most 4 spans and "),
+        "{}",
+        journal.text()
+    );
+}
+
+#[test]
+fn a_queue_is_full_when_its_bytes_are_used_up() {
+    let journal = Journal::default();
+    let length = encode::record_len(&record());
+    let config = Config { max_queue_bytes: 5 * length, ..unhurried(100, 50) };
+    let (pipeline, exporter) = pipeline(&config, &journal);
+    finish(&pipeline, 7);
+    assert_eq!((counts(&pipeline), queued(&pipeline)), ((0, 2), 5));
+    assert!(journal.text().contains(&format!("and {} bytes", 5 * length)), "{}", journal.text());
+    pipeline.flush(PATIENCE).unwrap();
+    finish(&pipeline, 5);
+    pipeline.flush(PATIENCE).unwrap();
+    assert_eq!((counts(&pipeline), queued(&pipeline)), ((10, 2), 0));
+    assert_eq!(exporter.spans().len(), 10);
+}
+
+#[test]
+fn several_exports_are_on_their_way_at_once() {
+    let (pipeline, exporter) = start(100, 2, &Journal::default());
+    exporter.order(Order::Hang);
+    finish(&pipeline, 8);
+    exporter.wait_for_calls(4);
+    assert_eq!(queued(&pipeline), 8);
+}
+
+#[test]
+fn spans_of_many_threads_arrive_each_once_even_when_the_threads_are_gone() {
+    let (pipeline, exporter) = start(100_000, 64, &Journal::default());
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let pipeline = &pipeline;
+            scope.spawn(move || {
+                for number in 0..500 {
+                    let mut record = record();
+                    record.number("nth", thread * 500 + number);
+                    pipeline.finish(&record);
+                }
+            });
+        }
+    });
+    pipeline.flush(PATIENCE).unwrap();
+    let mut seen: Vec<String> =
+        exporter.spans().iter().map(|span| attribute(span, "nth")).collect();
+    seen.sort_by_key(|nth| nth.parse::<u32>().unwrap());
+    let wanted: Vec<String> = (0..4000).map(|nth| nth.to_string()).collect();
+    assert_eq!(seen, wanted);
+    assert!(exporter.batch_sizes().iter().all(|size| *size <= 64));
+    assert_eq!((counts(&pipeline), queued(&pipeline)), ((4000, 0), 0));
+}
+
+#[test]
+fn made_is_exported_and_dropped_and_pending_whatever_the_exporter_does() {
+    let (pipeline, exporter) = start(200, 16, &Journal::default());
+    let spans = 5000;
+    let made = |pipeline: &Pipeline| {
+        let Counts { exported, dropped, queued, .. } = pipeline.counts();
+        exported + dropped + queued
+    };
+    thread::scope(|scope| {
+        let producers: Vec<_> = (0..2).map(|_| scope.spawn(|| finish(&pipeline, spans))).collect();
+        let mut orders =
+            [Order::Take, Order::Fail, Order::Take, Order::TakeLess].into_iter().cycle();
+        let mut last = 0;
+        while !producers.iter().all(|producer| producer.is_finished()) {
+            exporter.order(orders.next().unwrap());
+            let now = made(&pipeline);
+            assert!(last <= now, "{now} after {last}");
+            assert!(queued(&pipeline) <= 200);
+            last = now;
+        }
+    });
+    assert_eq!(made(&pipeline), 2 * spans as u64);
+    _ = pipeline.flush(PATIENCE);
+    assert_eq!((made(&pipeline), queued(&pipeline)), (2 * spans as u64, 0));
+}
+
+#[test]
+fn two_pipelines_of_one_thread_keep_their_spans_apart() {
+    let (first, first_exporter) = start(100, 50, &Journal::default());
+    let (second, second_exporter) = start(100, 50, &Journal::default());
+    finish(&first, 1);
+    finish(&second, 2);
+    first.flush(PATIENCE).unwrap();
+    second.flush(PATIENCE).unwrap();
+    assert_eq!((first_exporter.batch_sizes(), second_exporter.batch_sizes()), (vec![1], vec![2]));
+}
+
+#[test]
+fn spans_of_other_scopes_are_framed_as_such() {
+    let (pipeline, exporter) = start(100, 50, &Journal::default());
+    finish(&pipeline, 1);
+    for name in ["a", "a", "b"] {
+        let mut span = sdk_span();
+        let scope = InstrumentationScope::builder(name).with_version("7");
+        span.instrumentation_scope = scope.with_schema_url("https://there/1").build();
+        pipeline.finish_span(&span);
+    }
+    pipeline.flush(PATIENCE).unwrap();
+    let scopes = exporter.scopes();
+    let mut told: Vec<_> = scopes
+        .iter()
+        .map(|one| {
+            let scope = one.scope.as_ref().unwrap();
+            (&*scope.name, &*scope.version, &*one.schema_url, one.spans.len())
+        })
+        .collect();
+    told.sort_unstable();
+    let own = (semconv::SCOPE, env!("CARGO_PKG_VERSION"), semconv::SCHEMA_URL, 1);
+    let there = "https://there/1";
+    assert_eq!(told, [("a", "7", there, 2), ("b", "7", there, 1), own]);
+    assert_eq!(exporter.batch_sizes(), [4]);
+}
+
+#[test]
+fn a_failure_that_may_pass_is_tried_again_until_it_does() {
+    let journal = Journal::default();
+    let (pipeline, exporter) = start(100, 1, &journal);
+    exporter.order(Order::FailForNow);
+    finish(&pipeline, 1);
+    exporter.wait_for_calls(2);
+    exporter.order(Order::Take);
+    pipeline.flush(PATIENCE).unwrap();
+    assert_eq!(counts(&pipeline), (1, 0));
+    assert!(journal.lines().is_empty(), "{:?}", journal.lines());
+}
+
+#[test]
+fn a_failure_that_does_not_pass_in_time_loses_the_spans() {
+    let config = Config { timeout: Duration::from_millis(600), ..unhurried(100, 50) };
+    let (pipeline, exporter) = pipeline(&config, &Journal::default());
+    exporter.order(Order::FailForNow);
+    finish(&pipeline, 1);
+    let error = pipeline.flush(PATIENCE).unwrap_err();
+    assert_eq!(error.message(), "spans lost: 1 (told to fail for now)");
+    assert!(exporter.calls() > 1);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_failure_to_pass() {
+    let (pipeline, exporter) = start(100, 1, &Journal::default());
+    exporter.order(Order::FailForNow);
+    finish(&pipeline, 1);
+    exporter.wait_for_calls(1);
+    let began = Instant::now();
+    let error = pipeline.shutdown(PATIENCE).unwrap_err();
+    assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+    assert_eq!(error.message(), "spans lost: 1 (told to fail for now)");
+    assert_eq!(exporter.calls(), 2, "one more attempt");
+}
+
+#[test]
+fn spans_that_the_collector_refuses_one_by_one_are_dropped_ones() {
+    let journal = Journal::default();
+    let (pipeline, exporter) = start(100, 50, &journal);
+    exporter.order(Order::TakeLess);
+    for _ in 0..2 {
+        finish(&pipeline, 3);
+        let error = pipeline.flush(PATIENCE).unwrap_err();
+        assert_eq!(error.message(), "spans lost: 1 (one is odd)");
+    }
+    assert_eq!(counts(&pipeline), (4, 2));
+    assert!(!pipeline.export().is_failing);
+    assert_eq!(journal.lines().len(), 1, "{:?}", journal.lines());
+    assert!(
+        journal.text().contains("refuses spans, 1 of 3 in one export: one is odd"),
+        "{}",
+        journal.text()
+    );
+}
+
+#[test]
+fn an_export_that_ends_after_the_stop_is_not_counted_twice() {
+    let (pipeline, exporter) = start(100, 2, &Journal::default());
+    exporter.order(Order::Block);
+    finish(&pipeline, 2);
+    exporter.wait_for_calls(1);
+    pipeline.shutdown(Duration::from_millis(20)).unwrap_err();
+    exporter.order(Order::Take);
+    let deadline = Instant::now() + PATIENCE;
+    while Arc::strong_count(&pipeline.shared) > 1 {
+        assert!(Instant::now() < deadline, "the thread goes on");
+        thread::yield_now();
+    }
+    assert_eq!((counts(&pipeline), queued(&pipeline)), ((0, 2), 0));
 }
 
 #[test]
@@ -175,7 +374,7 @@ fn a_stop_with_a_hanging_exporter_ends_at_its_deadline_and_reports_the_loss() {
             error.message().starts_with("spans lost: 5, export was not done in 100ms"),
             "{order:?}: {error}"
         );
-        assert_eq!((counts(&pipeline), pipeline.queued()), ((0, 5), 0), "{order:?}");
+        assert_eq!((counts(&pipeline), queued(&pipeline)), ((0, 5), 0), "{order:?}");
         exporter.order(Order::Take);
     }
 }
@@ -186,7 +385,7 @@ fn a_stop_with_a_failing_exporter_reports_the_loss_with_its_reason() {
     exporter.order(Order::Fail);
     finish(&pipeline, 3);
     exporter.wait_for_calls(1);
-    let waiting = pipeline.queued();
+    let waiting = queued(&pipeline);
     let error = pipeline.shutdown(PATIENCE).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OTHER);
     assert!(error.message().ends_with("(told to fail)"), "{error}");

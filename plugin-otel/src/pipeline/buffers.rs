@@ -1,0 +1,270 @@
+//! Where threads write finished spans: each into a buffer that it shares with as few others as can
+//! be. A full buffer goes to the queue.
+
+use std::{
+    cell::Cell,
+    mem,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use bytes::Bytes;
+
+use super::{
+    budget::{Budget, Limit},
+    queue::Queue,
+};
+
+/// What a buffer takes of the budget at once: so much fits in one frame of HTTP/2.
+const MOST_BYTES: usize = 16 * 1024;
+/// What a buffer takes of the budget at once.
+const MOST_SPANS: usize = 64;
+
+/// Finished spans of one scope, one after the other as they will be sent.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) spans: usize,
+    pub(super) bytes: Vec<u8>,
+    /// The scope of spans that were made through the OpenTelemetry API, as `ScopeSpans` has it.
+    pub(super) scope: Option<Bytes>,
+}
+
+/// What became of a span that was pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It waits.
+    Waiting,
+    /// It waits, and there is enough for an export.
+    ExportIsDue,
+    /// There was no room; the span is gone.
+    NoRoom,
+    /// The pipeline has stopped; the span is gone.
+    Closed,
+}
+
+/// The counters of those who make spans.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Made {
+    /// Spans under way that are recorded.
+    pub(super) live: u64,
+    /// Spans begun, recorded or not.
+    pub(super) started: u64,
+    /// Spans begun and recorded.
+    pub(super) sampled: u64,
+    /// Spans that were recorded and are over, and were taken.
+    pub(super) accepted: u64,
+    /// Spans that were recorded and are over, and were not.
+    pub(super) dropped: u64,
+}
+
+/// The buffers of one pipeline.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    shards: Box<[Shard]>,
+    budget: Budget,
+    /// What a buffer takes of the budget at once: spans and bytes.
+    grant: (usize, usize),
+}
+
+/// A buffer, on cache lines of its own: threads on other shards do not slow this one down.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard {
+    started: AtomicU64,
+    sampled: AtomicU64,
+    /// Spans may end on another thread than they began on, so one of these alone may be below zero.
+    live: AtomicI64,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    accepted: u64,
+    dropped: u64,
+    spans: usize,
+    bytes: Vec<u8>,
+    /// What is left of the grant.
+    room: (usize, usize),
+    closed: bool,
+}
+
+/// The number of the next thread that makes a span.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// This thread's number; without a destructor, so that it is there as long as the thread.
+    static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+fn number() -> usize {
+    NUMBER.get().unwrap_or_else(|| {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        NUMBER.set(Some(number));
+        number
+    })
+}
+
+impl Buffers {
+    /// Empty buffers for so many spans and bytes in all, those in the queue and on their way
+    /// included, whose chunks are no larger than a batch.
+    pub(super) fn new(spans: usize, bytes: usize, batch: usize) -> Self {
+        // More than there are threads at a time: two threads on one shard wait for each other.
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let shards = (2 * threads).next_power_of_two().min(64);
+        // Idle buffers hold grants, which must not add up to what busy ones need.
+        let share = 8 * shards;
+        Self {
+            shards: (0..shards).map(|_| Shard::default()).collect(),
+            budget: Budget { spans: Limit::new(spans), bytes: Limit::new(bytes) },
+            grant: (
+                (spans / share).clamp(1, MOST_SPANS.min(batch)),
+                (bytes / share).min(MOST_BYTES),
+            ),
+        }
+    }
+
+    fn mine(&self) -> &Shard {
+        // There is a power of two of them.
+        &self.shards[number() & (self.shards.len() - 1)]
+    }
+
+    /// The most that may wait, in spans and bytes.
+    pub(super) const fn bounds(&self) -> (usize, usize) {
+        (self.budget.spans.most(), self.budget.bytes.most())
+    }
+
+    /// Counts a span that begins.
+    pub(super) fn started(&self, is_sampled: bool) {
+        let shard = self.mine();
+        shard.started.fetch_add(1, Ordering::Relaxed);
+        if is_sampled {
+            shard.sampled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a span that was not sampled and is recorded all the same.
+    pub(super) fn kept(&self) {
+        self.mine().sampled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a span that is recorded from now on.
+    pub(super) fn began(&self) {
+        self.mine().live.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a span that is recorded no more.
+    pub(super) fn ended(&self) {
+        self.mine().live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Adds a span of our own scope, whose bytes `write` appends. Never blocks for longer than it
+    /// takes another thread to add its own.
+    pub(super) fn push(
+        &self,
+        queue: &Queue,
+        length: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Pushed {
+        let mut open = self.mine().lock();
+        if open.closed {
+            return open.refuse(Pushed::Closed);
+        }
+        let mut is_due = false;
+        if open.room.0 == 0 || open.room.1 < length {
+            is_due = self.seal(&mut open, queue);
+            let Some(room) = self.budget.take(length, self.grant) else {
+                return open.refuse(Pushed::NoRoom);
+            };
+            open.room = room;
+            open.bytes = Vec::with_capacity(room.1);
+        }
+        write(&mut open.bytes);
+        open.accepted += 1;
+        open.spans += 1;
+        open.room.0 -= 1;
+        open.room.1 -= length;
+        if open.room.0 == 0 {
+            is_due |= self.seal(&mut open, queue);
+        }
+        if is_due { Pushed::ExportIsDue } else { Pushed::Waiting }
+    }
+
+    /// Adds a span of another scope.
+    pub(super) fn push_alone(&self, queue: &Queue, scope: Vec<u8>, bytes: Vec<u8>) -> Pushed {
+        let mut open = self.mine().lock();
+        if open.closed {
+            return open.refuse(Pushed::Closed);
+        }
+        if self.budget.take(bytes.len(), (1, 0)).is_none() {
+            return open.refuse(Pushed::NoRoom);
+        }
+        open.accepted += 1;
+        let is_due = queue.add(Chunk { spans: 1, bytes, scope: Some(scope.into()) });
+        if is_due { Pushed::ExportIsDue } else { Pushed::Waiting }
+    }
+
+    /// Sends a buffer to the queue, and gives back what it has taken and not used. Answers whether
+    /// an export is due.
+    fn seal(&self, open: &mut Open, queue: &Queue) -> bool {
+        let (spans, bytes) = mem::take(&mut open.room);
+        self.budget.give_back(spans, bytes);
+        let spans = mem::take(&mut open.spans);
+        let bytes = mem::take(&mut open.bytes);
+        spans > 0 && queue.add(Chunk { spans, bytes, scope: None })
+    }
+
+    /// Sends all buffers to the queue.
+    pub(super) fn seal_all(&self, queue: &Queue) {
+        for shard in &self.shards {
+            _ = self.seal(&mut shard.lock(), queue);
+        }
+    }
+
+    /// Sends all buffers to the queue and refuses spans from now on.
+    pub(super) fn close(&self, queue: &Queue) {
+        for shard in &self.shards {
+            let mut open = shard.lock();
+            open.closed = true;
+            _ = self.seal(&mut open, queue);
+        }
+    }
+
+    /// Makes room for new spans: these are exported or given up.
+    pub(super) fn settled(&self, spans: usize, bytes: usize) {
+        self.budget.give_back(spans, bytes);
+    }
+
+    /// The counters now.
+    pub(super) fn made(&self) -> Made {
+        let mut made = Made::default();
+        let mut live = 0;
+        for shard in &self.shards {
+            let open = shard.lock();
+            made.accepted += open.accepted;
+            made.dropped += open.dropped;
+            drop(open);
+            made.started += shard.started.load(Ordering::Relaxed);
+            made.sampled += shard.sampled.load(Ordering::Relaxed);
+            live += shard.live.load(Ordering::Relaxed);
+        }
+        made.live = live.try_into().unwrap_or_default();
+        made
+    }
+}
+
+impl Open {
+    const fn refuse(&mut self, why: Pushed) -> Pushed {
+        self.dropped += 1;
+        why
+    }
+}
+
+impl Shard {
+    // No code that holds the lock can panic half-way, so a poisoned value is a good one.
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
