@@ -15,7 +15,7 @@ use crate::{
     exchange::{Client, Server, Tracing},
     log,
     pipeline::{self, Counts, Export, Pipeline, export::Exporter},
-    provider, semconv,
+    provider, redact, semconv,
 };
 
 const TARGET: &str = "plugin_otel";
@@ -133,7 +133,7 @@ fn description(config: &Config) -> String {
     let sampler = config.sampler;
     match config.exporter {
         config::Exporter::Otlp => {
-            let place = config::shown_url(&config.endpoint);
+            let place = redact::shown_url(&config.endpoint);
             format!("spans go to {place} over {}, sampler {sampler}", config.protocol)
         }
         config::Exporter::Console => format!("spans go to the console, sampler {sampler}"),

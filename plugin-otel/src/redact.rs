@@ -61,6 +61,14 @@ pub(crate) fn authority(authority: &str) -> Cow<'_, str> {
     }
 }
 
+/// A URL that may be shown: no user, no query.
+pub(crate) fn shown_url(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    format!("{scheme}{separator}{}", authority(rest))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

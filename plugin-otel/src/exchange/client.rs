@@ -38,7 +38,7 @@ impl Client {
         set: impl FnMut(&'static str, &str),
     ) -> Option<ClientExchange> {
         let parent_span = Some(parent.span()).filter(|span| span.is_valid());
-        let span = self.0.begin(parent_span);
+        let span = self.0.call(parent.span());
         let context = parent.with_span(span);
         self.0.propagators.inject(&context, parent_span.is_some(), set);
         self.0.records(&span).then(|| ClientExchange::begin(&self.0, head, context, parent_span))

@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     config::{Config, Exporter},
     pipeline::Pipeline,
-    propagation::Propagators,
+    propagation::{DEBUG, DEFERRED, Propagators},
     record::{Kind, Record, Value},
     sampling::Sampler,
     semconv,
@@ -40,7 +40,7 @@ impl Tracing {
     pub(crate) fn new(config: &Config, pipeline: Arc<Pipeline>) -> Arc<Self> {
         Arc::new(Self {
             sampler: config.sampler,
-            propagators: config.propagators,
+            propagators: config.propagators.clone(),
             records: config.exporter != Exporter::None,
             pipeline,
             ids: RandomIdGenerator::default(),
@@ -48,17 +48,40 @@ impl Tracing {
         })
     }
 
-    /// A new span below `parent` or at the root of a new trace, with the sampling decision in its
-    /// flags. Allocates nothing.
-    fn begin(&self, parent: Option<&SpanContext>) -> SpanContext {
-        let (trace_id, random) = match parent {
-            Some(parent) => (parent.trace_id, parent.flags & SpanContext::RANDOM),
-            None => (self.ids.new_trace_id().to_bytes(), SpanContext::RANDOM),
+    /// A new span below what the caller says or at the root of a new trace, with the sampling
+    /// decision in its flags. Allocates nothing.
+    fn accept(&self, caller: &SpanContext, rule: impl FnOnce() -> Option<f64>) -> SpanContext {
+        let decided = (caller.flags & DEFERRED == 0).then_some(caller.is_sampled());
+        let (trace_id, random) = self.trace_of(caller);
+        let is_sampled = self.sampler.samples(decided, &trace_id, rule);
+        self.begin(trace_id, random | caller.flags & DEBUG, is_sampled)
+    }
+
+    /// A new span for a call. One that is made for an exchange of this host follows it, whatever the
+    /// sampler: the decision has been made there.
+    fn call(&self, parent: &SpanContext) -> SpanContext {
+        let (trace_id, random) = self.trace_of(parent);
+        let is_sampled = if parent.is_valid() {
+            parent.is_sampled()
+        } else {
+            self.sampler.samples(None, &trace_id, || None)
         };
-        let is_sampled = self.sampler.samples(parent, &trace_id);
+        self.begin(trace_id, random | parent.flags & DEBUG, is_sampled)
+    }
+
+    /// The trace that goes on or begins, and whether its id is known to be random.
+    fn trace_of(&self, parent: &SpanContext) -> ([u8; 16], u32) {
+        if parent.is_valid() {
+            (parent.trace_id, parent.flags & SpanContext::RANDOM)
+        } else {
+            (self.ids.new_trace_id().to_bytes(), SpanContext::RANDOM)
+        }
+    }
+
+    fn begin(&self, trace_id: [u8; 16], flags: u32, is_sampled: bool) -> SpanContext {
         self.pipeline.started(is_sampled && self.records);
         let sampled = if is_sampled { SpanContext::SAMPLED } else { 0 };
-        SpanContext::new(trace_id, self.ids.new_span_id().to_bytes(), random | sampled)
+        SpanContext::new(trace_id, self.ids.new_span_id().to_bytes(), flags | sampled)
     }
 
     /// Whether the exchange of this span is followed.

@@ -18,8 +18,8 @@ impl ServerLayer for Server {
 
     fn on_request(&self, head: &RequestHead<'_>) -> Accepted<ServerExchange> {
         let incoming = self.0.propagators.extract(head.headers());
-        let parent = incoming.parent.as_ref();
-        let span = self.0.begin(parent);
+        let parent = incoming.parent();
+        let span = self.0.accept(incoming.caller(), || None);
         let context = incoming.context(span);
         let exchange =
             self.0.records(&span).then(|| ServerExchange::begin(&self.0, head, &context, parent));
