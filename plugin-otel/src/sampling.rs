@@ -3,7 +3,6 @@
 use std::fmt;
 
 use opentelemetry_sdk::trace::Sampler as SdkSampler;
-use plugin_api::SpanContext;
 
 /// One of the six samplers of `OTEL_TRACES_SAMPLER`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -116,6 +115,7 @@ mod tests {
         TraceState,
     };
     use opentelemetry_sdk::trace::{SamplingDecision, ShouldSample};
+    use plugin_api::SpanContext;
     use proptest::prelude::*;
 
     use super::*;

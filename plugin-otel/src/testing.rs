@@ -168,9 +168,17 @@ pub(crate) struct Bench {
 impl Bench {
     /// A bench with this sampler.
     pub(crate) fn new(sampler: &str) -> Self {
-        let config = config(sampler);
-        let (pipeline, exporter) = pipeline(&config, &Journal::default());
-        let tracing = Tracing::new(&config, Arc::clone(&pipeline));
+        Self::of(&config(sampler))
+    }
+
+    /// A bench with these settings, a JSON object.
+    pub(crate) fn with(settings: &str) -> Self {
+        Self::of(&Config::read(settings, &|_| None).unwrap())
+    }
+
+    fn of(config: &Config) -> Self {
+        let (pipeline, exporter) = pipeline(config, &Journal::default());
+        let tracing = Tracing::new(config, Arc::clone(&pipeline));
         Self { tracing, pipeline, exporter }
     }
 

@@ -5,6 +5,7 @@ mod endpoint;
 mod parse;
 mod read;
 mod settings;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,10 @@ use plugin_api::PluginError;
 
 use self::read::Reader;
 pub(crate) use self::settings::SETTINGS;
-use crate::{propagation::Propagators, sampling::Sampler};
+use crate::{
+    methods::KnownMethods, networks::Networks, policy::Policy, propagation::Propagators,
+    redact::Redaction, response_header::ResponseHeader, sampling::Sampler,
+};
 
 /// What the plugin does, completely decided.
 ///
@@ -46,10 +50,42 @@ pub(crate) struct Config {
     pub(crate) sampler: Sampler,
     /// Which headers carry the context.
     pub(crate) propagators: Propagators,
+    /// What becomes of incoming requests: `exclude`, `incoming`, `trust`, `rule`.
+    pub(crate) policy: Policy,
+    /// Proxies whose word on the client counts.
+    #[cfg_attr(not(test), expect(dead_code, reason = "read, and nothing asks for it yet"))]
+    pub(crate) trusted_proxies: Networks,
+    /// The request methods that are told apart.
+    pub(crate) known_methods: KnownMethods,
+    /// What is taken out of URLs and headers.
+    pub(crate) redaction: Redaction,
+    /// Headers to record and traces to keep.
+    #[cfg_attr(not(test), expect(dead_code, reason = "read, and nothing asks for it yet"))]
+    pub(crate) keep: Keep,
+    /// Tells clients their trace.
+    pub(crate) response_header: ResponseHeader,
+    /// How many routes, and how many values of one header, are told apart; at least 1.
+    #[cfg_attr(not(test), expect(dead_code, reason = "read, and nothing asks for it yet"))]
+    pub(crate) max_distinct: usize,
     /// Attributes that the operator wants on the resource.
     pub(crate) resource: BTreeMap<String, String>,
     /// What was wrong in the environment and was therefore ignored, one line each.
     pub(crate) warnings: Vec<String>,
+}
+
+/// What is recorded beyond the usual, and kept although it is not sampled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Keep {
+    /// Lower-case names.
+    pub(crate) request_headers: Vec<String>,
+    /// Lower-case names.
+    pub(crate) response_headers: Vec<String>,
+    /// Traces whose local root failed.
+    pub(crate) errors: bool,
+    /// Traces whose local root took longer.
+    pub(crate) slower_than: Option<Duration>,
+    /// How many spans may wait for the end of their local root, at least 1.
+    pub(crate) max_spans: usize,
 }
 
 /// Where spans go.
@@ -116,6 +152,29 @@ impl Config {
             )?,
             sampler: reader.sampler()?,
             propagators: reader.propagators()?,
+            policy: reader.policy()?,
+            trusted_proxies: reader.value(
+                "trusted-proxies",
+                parse::networks,
+                Networks::default(),
+            )?,
+            known_methods: reader.value(
+                "known-methods",
+                parse::known_methods,
+                KnownMethods::default(),
+            )?,
+            redaction: reader.value(
+                "redact-query-keys",
+                |raw| parse::names(raw).map(Redaction::and),
+                Redaction::default(),
+            )?,
+            keep: reader.keep()?,
+            response_header: reader.value(
+                "response-header",
+                parse::response_header,
+                ResponseHeader::Off,
+            )?,
+            max_distinct: reader.value("max-distinct", parse::count, 1000)?,
             resource: reader.resource()?,
             warnings: std::mem::take(&mut reader.warnings),
         };

@@ -8,7 +8,10 @@ use plugin_api::PluginError;
 use serde_json::Value;
 
 use super::{Exporter, Protocol};
-use crate::propagation::Propagators;
+use crate::{
+    methods::KnownMethods, networks::Networks, propagation::Propagators,
+    response_header::ResponseHeader, template::Template, trust::Trust,
+};
 
 /// A value as it was found, before it is understood.
 #[derive(Clone, Copy)]
@@ -183,4 +186,100 @@ pub(super) fn propagators(raw: Raw<'_>) -> Result<Propagators, String> {
 /// One propagator more.
 pub(super) fn propagator(chosen: &mut Propagators, name: &str) -> Result<(), String> {
     if chosen.add(name) { Ok(()) } else { Err(unknown("propagator", name, &Propagators::NAMES)) }
+}
+
+/// True or false, in quotes or not.
+pub(super) fn flag(raw: Raw<'_>) -> Result<bool, String> {
+    match raw {
+        Raw::Setting(Value::Bool(flag)) => Ok(*flag),
+        raw => match raw.text() {
+            Ok("true") => Ok(true),
+            Ok("false") => Ok(false),
+            Ok(other) => Err(format!("wanted true or false, found {other:?}")),
+            Err(_) => Err("wanted true or false".to_owned()),
+        },
+    }
+}
+
+/// A duration, or `none`.
+pub(super) fn optional_duration(raw: Raw<'_>) -> Result<Option<Duration>, String> {
+    if raw.text() == Ok("none") { Ok(None) } else { duration(raw).map(Some) }
+}
+
+/// What is done with a caller's context.
+pub(super) fn trust(raw: Raw<'_>) -> Result<Trust, String> {
+    let name = raw.text()?;
+    Trust::of(name).ok_or_else(|| unknown("way", name, &Trust::NAMES))
+}
+
+/// The header that tells clients their trace.
+pub(super) fn response_header(raw: Raw<'_>) -> Result<ResponseHeader, String> {
+    let name = raw.text()?;
+    ResponseHeader::of(name).ok_or_else(|| unknown("header", name, &ResponseHeader::NAMES))
+}
+
+/// A route template or a path prefix.
+pub(super) fn template(raw: Raw<'_>) -> Result<Template, String> {
+    Template::compile(raw.text()?)
+}
+
+/// Route templates and path prefixes.
+pub(super) fn templates(raw: Raw<'_>) -> Result<Vec<Template>, String> {
+    names(raw)?.iter().map(|text| Template::compile(text)).collect()
+}
+
+/// One network, or a list of them.
+pub(super) fn networks(raw: Raw<'_>) -> Result<Networks, String> {
+    let mut networks = Networks::default();
+    for text in names(raw)? {
+        networks.add(&text)?;
+    }
+    Ok(networks)
+}
+
+/// One method, with its case.
+pub(super) fn method(raw: Raw<'_>) -> Result<String, String> {
+    let text = raw.text()?;
+    match http::Method::from_bytes(text.as_bytes()) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(format!("wanted a request method, found {text:?}")),
+    }
+}
+
+/// The methods that are told apart.
+pub(super) fn known_methods(raw: Raw<'_>) -> Result<KnownMethods, String> {
+    let names = names(raw)?;
+    for name in &names {
+        method(Raw::Variable(name))?;
+    }
+    Ok(KnownMethods::of(names))
+}
+
+/// The name of a header, in lower case.
+fn header_name(text: &str) -> Result<String, String> {
+    match HeaderName::try_from(text) {
+        Ok(name) => Ok(name.as_str().to_owned()),
+        Err(_) => Err(format!("wanted the name of an HTTP header, found {text:?}")),
+    }
+}
+
+/// The names of headers, in lower case, each once.
+pub(super) fn header_names(raw: Raw<'_>) -> Result<Vec<String>, String> {
+    let mut all = Vec::new();
+    for text in names(raw)? {
+        let name = header_name(&text)?;
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
+    Ok(all)
+}
+
+/// A header that has to be there: `name`, or `name=value`.
+pub(super) fn header_condition(raw: Raw<'_>) -> Result<(String, Option<String>), String> {
+    let text = raw.text()?;
+    match text.split_once('=') {
+        None => Ok((header_name(text.trim())?, None)),
+        Some((name, value)) => Ok((header_name(name.trim())?, Some(value.trim().to_owned()))),
+    }
 }

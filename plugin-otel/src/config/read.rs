@@ -7,11 +7,19 @@ use plugin_api::{PluginError, Setting};
 use serde_json::{Map, Value};
 
 use super::{
-    Protocol, SETTINGS,
+    Keep, Protocol, SETTINGS,
     endpoint::{checked_url, export_url},
     parse::{self, Raw},
+    tables,
 };
-use crate::{propagation::Propagators, sampling::Sampler, semconv};
+use crate::{
+    policy::Policy,
+    propagation::Propagators,
+    rules::Rules,
+    sampling::Sampler,
+    semconv,
+    trust::{Trust, TrustTable},
+};
 
 /// Takes one key after the other out of the table.
 pub(super) struct Reader<'a, E> {
@@ -156,6 +164,30 @@ impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
             }
         }
         Ok(chosen)
+    }
+
+    pub(super) fn policy(&mut self) -> Result<Policy, PluginError> {
+        let entries = self.table.remove("trust").map_or(Ok(Vec::new()), tables::trust)?;
+        let rules = self.table.remove("rule").map_or(Ok(Vec::new()), tables::rules)?;
+        Ok(Policy {
+            exclude: self.value("exclude", parse::templates, Vec::new())?,
+            trust: TrustTable {
+                entries,
+                otherwise: self.value("incoming", parse::trust, Trust::Continue)?,
+            },
+            rules: Rules(rules),
+        })
+    }
+
+    pub(super) fn keep(&mut self) -> Result<Keep, PluginError> {
+        let mut headers = |key| self.value(key, parse::header_names, Vec::new());
+        Ok(Keep {
+            request_headers: headers("capture-request-headers")?,
+            response_headers: headers("capture-response-headers")?,
+            errors: self.value("keep-errors", parse::flag, false)?,
+            slower_than: self.value("keep-slower-than", parse::optional_duration, None)?,
+            max_spans: self.value("keep-max-spans", parse::count, 8192)?,
+        })
     }
 
     pub(super) fn resource(&mut self) -> Result<BTreeMap<String, String>, PluginError> {

@@ -40,4 +40,62 @@ pub(crate) const SETTINGS: &[Setting] = &[
     .or_variable("OTEL_PROPAGATORS"),
     Setting::new("resource", "{}", "attributes of this instance; added to those of the variables")
         .or_variable("OTEL_RESOURCE_ATTRIBUTES OTEL_SERVICE_NAME"),
+    Setting::new(
+        "rule",
+        "[]",
+        "sampling ratios by { route, method, header = \"name\" or \"name=value\" }; the first that \
+         matches stands in place of the sampler's own ratio",
+    ),
+    Setting::new(
+        "incoming",
+        "\"continue\"",
+        "what is done with a caller's context: continue, link (a new trace, linked to it) or ignore",
+    ),
+    Setting::new(
+        "trust",
+        "[]",
+        "incoming by { peer, route, incoming }; the first that matches stands in place of incoming",
+    ),
+    Setting::new(
+        "exclude",
+        "[]",
+        "route templates or path prefixes that are not recorded, but pass their context on",
+    ),
+    Setting::new("trusted-proxies", "[]", "networks whose Forwarded and X-Forwarded-For count"),
+    Setting::new(
+        "known-methods",
+        "[\"GET\", \"POST\", \"PUT\", \"DELETE\", \"HEAD\", \"OPTIONS\", \"PATCH\", \"CONNECT\", \
+         \"TRACE\"]",
+        "request methods that are told apart; all others are _OTHER",
+    )
+    .or_variable("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS"),
+    Setting::new(
+        "redact-query-keys",
+        "[\"AWSAccessKeyId\", \"Signature\", \"X-Amz-Credential\", \"X-Amz-Security-Token\", \
+         \"X-Amz-Signature\", \"X-Goog-Signature\", \"sig\"]",
+        "query keys whose values are redacted, beside those of the default, which always are",
+    ),
+    Setting::new("capture-request-headers", "[]", "request headers that are recorded, by name"),
+    Setting::new("capture-response-headers", "[]", "response headers that are recorded, by name"),
+    Setting::new("keep-errors", "false", "export traces that failed although they are not sampled"),
+    Setting::new(
+        "keep-slower-than",
+        "\"none\"",
+        "export requests that took longer although they are not sampled: a duration, or none",
+    ),
+    Setting::new(
+        "keep-max-spans",
+        "8192",
+        "how many spans may wait for the end of their request for the two above",
+    ),
+    Setting::new(
+        "response-header",
+        "\"off\"",
+        "tells the client its trace: traceresponse, server-timing or off",
+    ),
+    Setting::new(
+        "max-distinct",
+        "1000",
+        "how many routes and values of a captured header are told apart; all further are one",
+    ),
 ];

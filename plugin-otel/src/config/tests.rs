@@ -5,6 +5,7 @@ use std::time::Duration;
 use plugin_api::{PluginError, Setting};
 
 use super::*;
+use crate::trust::Trust;
 
 fn read(settings: &str, variables: &[(&str, &str)]) -> Result<Config, PluginError> {
     Config::read(settings, &|name| {
@@ -40,6 +41,16 @@ fn the_defaults_are_those_that_are_documented() {
     assert_eq!(config.sampler, sampler("parentbased_always_on", 1.0));
     assert_eq!(config.propagators, propagators(&["tracecontext", "baggage"]));
     assert!(config.headers.is_empty() && config.resource.is_empty());
+    assert_eq!(config.policy, Policy::default());
+    assert_eq!(config.trusted_proxies, Networks::default());
+    assert_eq!(config.known_methods, KnownMethods::default());
+    assert_eq!(config.redaction, Redaction::default());
+    assert_eq!(config.keep.request_headers.len() + config.keep.response_headers.len(), 0);
+    assert_eq!(
+        (config.keep.errors, config.keep.slower_than, config.keep.max_spans),
+        (false, None, 8192)
+    );
+    assert_eq!((config.response_header, config.max_distinct), (ResponseHeader::Off, 1000));
     assert!(config.warnings.is_empty());
 }
 
@@ -193,6 +204,77 @@ const BAD: &[(&str, &str, &str)] = &[
         "headers.x",
         "the value of \"x\" has characters that HTTP does not allow",
     ),
+    (r#"{"rule": 1}"#, "rule", "wanted a list of tables"),
+    (r#"{"rule": [1]}"#, "rule.0", "wanted a table"),
+    (r#"{"rule": [{"route": "/a"}]}"#, "rule.0.ratio", "wanted a number from 0 to 1, found none"),
+    (r#"{"rule": [{"ratio": 2}]}"#, "rule.0.ratio", "wanted a number from 0 to 1, found 2"),
+    (
+        r#"{"rule": [{"ratio": 1}, {"ratio": 1, "route": "a"}]}"#,
+        "rule.1.route",
+        "wanted a path that starts with /, found \"a\"",
+    ),
+    (
+        r#"{"rule": [{"ratio": 1, "method": "G ET"}]}"#,
+        "rule.0.method",
+        "wanted a request method, found \"G ET\"",
+    ),
+    (
+        r#"{"rule": [{"ratio": 1, "header": "a b=1"}]}"#,
+        "rule.0.header",
+        "wanted the name of an HTTP header, found \"a b\"",
+    ),
+    (r#"{"rule": [{"ratio": 1, "path": "/"}]}"#, "rule.0.path", "unknown setting"),
+    (
+        r#"{"incoming": "trust"}"#,
+        "incoming",
+        "unknown way \"trust\": one of continue, link, ignore",
+    ),
+    (
+        r#"{"trust": [{"peer": "10.0.0.0/8"}]}"#,
+        "trust.0.incoming",
+        "wanted continue, link or ignore, found none",
+    ),
+    (
+        r#"{"trust": [{"incoming": "link"}]}"#,
+        "trust.0.peer",
+        "wanted peer or route or both, found neither",
+    ),
+    (
+        r#"{"trust": [{"peer": ["::1", "x"], "incoming": "link"}]}"#,
+        "trust.0.peer",
+        "wanted a network such as \"10.0.0.0/8\", found \"x\"",
+    ),
+    (
+        r#"{"exclude": ["/a", "/{b"]}"#,
+        "exclude",
+        "wanted braces around a whole segment, found \"/{b\"",
+    ),
+    (
+        r#"{"trusted-proxies": ["local"]}"#,
+        "trusted-proxies",
+        "wanted a network such as \"10.0.0.0/8\", found \"local\"",
+    ),
+    (r#"{"known-methods": ["A B"]}"#, "known-methods", "wanted a request method, found \"A B\""),
+    (r#"{"redact-query-keys": 1}"#, "redact-query-keys", "wanted a list of names, found 1"),
+    (
+        r#"{"capture-request-headers": ["a b"]}"#,
+        "capture-request-headers",
+        "wanted the name of an HTTP header, found \"a b\"",
+    ),
+    (r#"{"keep-errors": 1}"#, "keep-errors", "wanted true or false"),
+    (r#"{"keep-errors": "yes"}"#, "keep-errors", "wanted true or false, found \"yes\""),
+    (
+        r#"{"keep-slower-than": "soon"}"#,
+        "keep-slower-than",
+        "wanted a duration such as \"10s\", above 0, found \"soon\"",
+    ),
+    (r#"{"keep-max-spans": 0}"#, "keep-max-spans", "wanted a whole number above 0, found 0"),
+    (
+        r#"{"response-header": "x"}"#,
+        "response-header",
+        "unknown header \"x\": one of off, traceresponse, server-timing",
+    ),
+    (r#"{"max-distinct": 0}"#, "max-distinct", "wanted a whole number above 0, found 0"),
     (r#"{"resource": {"a": 1}}"#, "resource.a", "wanted text"),
     (r#"{"tls": {}}"#, "tls", "unknown setting"),
 ];
@@ -302,4 +384,65 @@ fn no_secret_is_printed() {
     assert!(!format!("{config:?}").contains("s3cret"), "{config:?}");
     let error = read(r#"{"headers": {"x": "s3cret"}, "#, &[]).unwrap_err();
     assert!(!error.to_string().contains("s3cret"), "{error}");
+}
+
+#[test]
+fn rules_for_requests_are_read_in_their_order() {
+    let config = good(
+        r#"{
+            "exclude": ["/health", "/{x}/raw"],
+            "incoming": "link",
+            "trust": [
+                {"peer": "10.0.0.0/8", "incoming": "continue"},
+                {"peer": ["::1", "127.0.0.1"], "route": "/in", "incoming": "ignore"}
+            ],
+            "rule": [
+                {"route": "/pay", "method": "POST", "header": "X-Debug = 1", "ratio": 1},
+                {"ratio": 0.5}
+            ]
+        }"#,
+        &[],
+    );
+    let Policy { exclude, trust, rules } = config.policy;
+    assert!(exclude[0].matches("/health/live") && exclude[1].matches("/a/raw"));
+    assert_eq!(trust.otherwise, Trust::Link);
+    assert_eq!(trust.entries[0].trust, Trust::Continue);
+    let second = trust.entries[1].peers.as_ref().unwrap();
+    assert!(second.contains([127, 0, 0, 1].into()) && trust.entries[1].route.is_some());
+    assert_eq!(rules.0[0].header, Some(("x-debug".to_owned(), Some("1".to_owned()))));
+    assert_eq!(rules.0[0].method.as_deref(), Some("POST"));
+    assert_eq!((rules.0[1].ratio, &rules.0[1].route), (0.5, &None));
+}
+
+#[test]
+fn lists_of_names_are_read_from_lists_and_texts() {
+    let config = good(
+        r#"{
+            "trusted-proxies": "10.0.0.0/8, ::1",
+            "redact-query-keys": ["token"],
+            "capture-request-headers": ["X-A", "x-a", "X-B"],
+            "capture-response-headers": "Server",
+            "keep-errors": "true",
+            "keep-slower-than": "1s",
+            "keep-max-spans": "10",
+            "response-header": "server-timing",
+            "max-distinct": 5
+        }"#,
+        &[("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "BREW, GET")],
+    );
+    assert!(config.trusted_proxies.contains([10, 1, 1, 1].into()));
+    assert_eq!(config.redaction.query("token=1&sig=2"), "token=REDACTED&sig=REDACTED");
+    let keep = config.keep;
+    assert_eq!(
+        (keep.request_headers, keep.response_headers.concat()),
+        (vec!["x-a".into(), "x-b".into()], "server".into())
+    );
+    assert_eq!(
+        (keep.errors, keep.slower_than, keep.max_spans),
+        (true, Some(Duration::from_secs(1)), 10)
+    );
+    assert_eq!((config.response_header, config.max_distinct), (ResponseHeader::ServerTiming, 5));
+    let methods = config.known_methods;
+    assert_eq!((methods.known("BREW"), methods.known("POST")), (Some("BREW"), None));
+    assert!(good(r#"{"known-methods": ["POST"]}"#, &[]).known_methods.known("POST").is_some());
 }

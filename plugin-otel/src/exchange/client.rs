@@ -6,8 +6,8 @@ use plugin_api::{
     ClientLayer, Context, End, Exchange, Headers, RequestHead, ResponseHead, SpanContext,
 };
 
-use super::{Recording, Tracing, head};
-use crate::{record::Kind, redact, semconv};
+use super::{Recording, Tracing};
+use crate::{propagation::PASSED_ON, record::Kind, semconv};
 
 /// The part in outgoing requests.
 #[derive(Clone, Debug)]
@@ -37,6 +37,10 @@ impl Client {
         parent: &Context,
         set: impl FnMut(&'static str, &str),
     ) -> Option<ClientExchange> {
+        if parent.span().flags & PASSED_ON != 0 {
+            self.0.propagators.inject(parent, true, set);
+            return None;
+        }
         let parent_span = Some(parent.span()).filter(|span| span.is_valid());
         let span = self.0.call(parent.span());
         let context = parent.with_span(span);
@@ -56,25 +60,15 @@ impl ClientExchange {
         context: Context,
         parent: Option<&SpanContext>,
     ) -> Self {
-        let name = head::name_of(head.method());
+        let name = tracing.known_methods.name_of(head.method());
         let mut recording = Recording::begin(tracing, Kind::Client, context, parent, name);
         recording.set_method(head.method());
-        recording.set(semconv::URL_FULL, full_url(head));
+        let url = tracing.redaction.url(head.scheme(), head.authority(), head.path(), head.query());
+        recording.set(semconv::URL_FULL, url);
         recording.set_server(head);
         recording.set_text(semconv::PEER_SERVICE, head.service());
         Self(recording)
     }
-}
-
-/// The URL without credentials and secrets.
-fn full_url(head: &RequestHead<'_>) -> String {
-    let authority = redact::authority(head.authority());
-    let mut url = format!("{}://{authority}{}", head.scheme(), head.path());
-    if !head.query().is_empty() {
-        url.push('?');
-        url.push_str(&redact::query(head.query()));
-    }
-    url
 }
 
 impl Exchange for ClientExchange {

@@ -13,9 +13,13 @@ pub(crate) use self::{client::Client, server::Server};
 use crate::{
     clock::Clock,
     config::{Config, Exporter},
+    methods::KnownMethods,
     pipeline::Pipeline,
+    policy::Policy,
     propagation::{DEBUG, DEFERRED, Propagators},
     record::{Kind, Record, Value},
+    redact::Redaction,
+    response_header::ResponseHeader,
     sampling::Sampler,
     semconv,
 };
@@ -28,6 +32,10 @@ const MOST_ATTRIBUTES: usize = 20;
 pub(crate) struct Tracing {
     sampler: Sampler,
     propagators: Propagators,
+    policy: Policy,
+    known_methods: KnownMethods,
+    redaction: Redaction,
+    response_header: ResponseHeader,
     /// Whether there is anyone to record spans for.
     records: bool,
     pipeline: Arc<Pipeline>,
@@ -41,6 +49,10 @@ impl Tracing {
         Arc::new(Self {
             sampler: config.sampler,
             propagators: config.propagators.clone(),
+            policy: config.policy.clone(),
+            known_methods: config.known_methods,
+            redaction: config.redaction.clone(),
+            response_header: config.response_header,
             records: config.exporter != Exporter::None,
             pipeline,
             ids: RandomIdGenerator::default(),

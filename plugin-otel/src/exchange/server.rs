@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use plugin_api::{
-    Accepted, Context, End, Exchange, Header, RequestHead, ResponseHead, ServerLayer, SpanContext,
+    Accepted, Context, End, Exchange, Header, Headers, RequestHead, ResponseHead, ServerLayer,
+    SpanContext,
 };
 
-use super::{Recording, Tracing, head};
-use crate::{record::Kind, redact, semconv};
+use super::{Recording, Tracing};
+use crate::{policy::Decision, record::Kind, semconv};
 
 /// The part in incoming requests.
 #[derive(Clone, Debug)]
@@ -17,13 +18,22 @@ impl ServerLayer for Server {
     type Exchange = ServerExchange;
 
     fn on_request(&self, head: &RequestHead<'_>) -> Accepted<ServerExchange> {
-        let incoming = self.0.propagators.extract(head.headers());
+        let tracing = &self.0;
+        let (incoming, link) = match tracing.policy.decide(head, &tracing.propagators) {
+            Decision::Follow { incoming, link } => (incoming, link),
+            Decision::PassOn(context) => return Accepted { context, exchange: None },
+        };
         let parent = incoming.parent();
-        let span = self.0.accept(incoming.caller(), || None);
+        let span = tracing.accept(incoming.caller(), || tracing.policy.rules.ratio(head));
         let context = incoming.context(span);
-        let exchange =
-            self.0.records(&span).then(|| ServerExchange::begin(&self.0, head, &context, parent));
+        let exchange = tracing
+            .records(&span)
+            .then(|| ServerExchange::begin(tracing, head, &context, parent, link));
         Accepted { context, exchange }
+    }
+
+    fn on_response(&self, context: &Context, headers: &mut Headers<'_>) {
+        self.0.response_header.put(context, headers);
     }
 }
 
@@ -40,14 +50,15 @@ impl ServerExchange {
         head: &RequestHead<'_>,
         context: &Context,
         parent: Option<&SpanContext>,
+        _link: Option<Context>,
     ) -> Self {
-        let method = head::name_of(head.method());
+        let method = tracing.known_methods.name_of(head.method());
         let mut recording =
             Recording::begin(tracing, Kind::Server, context.clone(), parent, method);
         recording.set_method(head.method());
         recording.set_text(semconv::URL_SCHEME, head.scheme());
-        recording.set_text(semconv::URL_PATH, head.path());
-        recording.set_text(semconv::URL_QUERY, &redact::query(head.query()));
+        recording.set_text(semconv::URL_PATH, &tracing.redaction.path(head.path()));
+        recording.set_text(semconv::URL_QUERY, &tracing.redaction.query(head.query()));
         recording.set_server(head);
         recording.set_connection(head.version(), head.peer());
         if let Some(peer) = head.peer().address() {

@@ -5,7 +5,7 @@ mod baggage;
 mod hex;
 mod jaeger;
 mod list;
-mod traceparent;
+pub(crate) mod traceparent;
 mod tracestate;
 
 use std::borrow::Cow;
