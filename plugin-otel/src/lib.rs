@@ -14,6 +14,7 @@
 mod clock;
 mod config;
 mod exchange;
+mod forwarded;
 mod http_client;
 mod log;
 mod methods;
