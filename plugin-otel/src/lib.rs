@@ -11,6 +11,7 @@
 //! OpenTelemetry API join, `log` brings what the OpenTelemetry crates say into the host's log.
 #![forbid(unsafe_code)]
 
+mod cardinality;
 mod clock;
 mod config;
 mod exchange;
