@@ -3,7 +3,7 @@
 //! The only room that knows OpenTelemetry. The way of a span:
 //!
 //! ```text
-//! request head ─► propagation (who calls?) ─► sampling (is it recorded?) ─► exchange
+//! request head ─► policy (who is heard?) ─► propagation (who calls?) ─► sampling ─► exchange
 //! exchange ─► record (a finished span as plain data) ─► pipeline (queue, thread) ─► collector
 //! ```
 //!
@@ -11,21 +11,30 @@
 //! OpenTelemetry API join, `log` brings what the OpenTelemetry crates say into the host's log.
 #![forbid(unsafe_code)]
 
+mod cardinality;
 mod clock;
 mod config;
 mod exchange;
+mod forwarded;
 mod log;
+mod methods;
+mod networks;
 mod otlp;
 mod pipeline;
 mod plugin;
+mod policy;
 mod propagation;
 mod provider;
 mod record;
 mod redact;
+mod response_header;
+mod rules;
 mod sampling;
 mod semconv;
 mod short;
+mod template;
 #[cfg(test)]
 mod testing;
+mod trust;
 
 plugin_api::export_plugin!(plugin::Otel);

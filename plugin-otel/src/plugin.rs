@@ -15,7 +15,7 @@ use crate::{
     exchange::{Client, Server, Tally, Tracing},
     log,
     pipeline::{Counts, ExportState, Pipeline, export::Exporter},
-    provider, semconv,
+    provider, redact, semconv,
 };
 
 const TARGET: &str = "plugin_otel";
@@ -108,11 +108,11 @@ impl Running {
     fn start(config: &Config, host: Host) -> Result<Self, PluginError> {
         let resource = resource(config, &host.service());
         let exporter = Exporter::new(config, &resource).map_err(failed)?;
-        let pipeline = Pipeline::start(config, host, exporter)
+        let pipeline = Pipeline::start(config, host.clone(), exporter)
             .map_err(|error| failed(format_args!("no export thread: {error}")))?;
         let pipeline = Arc::new(pipeline);
         let provider = provider::register(config.sampler, resource, Arc::clone(&pipeline));
-        let tracing = Tracing::new(config, Arc::clone(&pipeline));
+        let tracing = Tracing::new(config, host, Arc::clone(&pipeline));
         let has_collector = config.exporter == config::Exporter::Otlp;
         Ok(Self { pipeline, provider, tracing, has_collector })
     }
@@ -127,7 +127,7 @@ fn description(config: &Config) -> String {
     let sampler = config.sampler;
     match config.exporter {
         config::Exporter::Otlp => {
-            let place = config::shown_url(&config.endpoint);
+            let place = redact::shown_url(&config.endpoint);
             format!("spans go to {place} over {}, sampler {sampler}", config.protocol)
         }
         config::Exporter::Console => format!("spans go to the console, sampler {sampler}"),

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use opentelemetry_sdk::trace::Sampler as SdkSampler;
-use plugin_api::SpanContext;
 
 /// One of the six samplers of `OTEL_TRACES_SAMPLER`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,11 +45,17 @@ impl Sampler {
         Some(Self { parent_based, root })
     }
 
-    /// Whether the span of this trace below this parent is recorded.
-    pub(crate) fn samples(&self, parent: Option<&SpanContext>, trace_id: &[u8; 16]) -> bool {
-        match parent {
-            Some(parent) if self.parent_based => parent.is_sampled(),
-            _ => self.root.samples(trace_id),
+    /// Whether the span of this trace is recorded. `decided` is what the caller did, where it has
+    /// decided; `rule` is asked for the ratio that stands in place of the sampler's own.
+    pub(crate) fn samples(
+        &self,
+        decided: Option<bool>,
+        trace_id: &[u8; 16],
+        rule: impl FnOnce() -> Option<f64>,
+    ) -> bool {
+        match decided {
+            Some(decided) if self.parent_based => decided,
+            _ => rule().map_or(self.root, Root::Ratio).samples(trace_id),
         }
     }
 
@@ -110,6 +115,7 @@ mod tests {
         TraceState,
     };
     use opentelemetry_sdk::trace::{SamplingDecision, ShouldSample};
+    use plugin_api::SpanContext;
     use proptest::prelude::*;
 
     use super::*;
@@ -130,9 +136,26 @@ mod tests {
             ("parentbased_traceidratio", 0.0, false, true, false),
         ] {
             let sampler = Sampler::of(name, ratio).unwrap();
-            let decisions = [None, Some(&SAMPLED), Some(&UNSAMPLED)]
-                .map(|parent| sampler.samples(parent, &[1; 16]));
+            let decisions = [None, Some(true), Some(false)]
+                .map(|decided| sampler.samples(decided, &[1; 16], || None));
             assert_eq!(decisions, [root, below_sampled, below_unsampled], "{name} {ratio}");
+        }
+    }
+
+    #[test]
+    fn a_rule_stands_in_place_of_the_sampler_s_own_ratio_and_not_of_a_caller_that_counts() {
+        for (name, rule, root, below_sampled, below_unsampled) in [
+            ("always_on", 0.0, false, false, false),
+            ("always_off", 1.0, true, true, true),
+            ("traceidratio", 0.0, false, false, false),
+            ("parentbased_always_on", 0.0, false, true, false),
+            ("parentbased_always_off", 1.0, true, true, false),
+            ("parentbased_traceidratio", 0.0, false, true, false),
+        ] {
+            let sampler = Sampler::of(name, 1.0).unwrap();
+            let decisions = [None, Some(true), Some(false)]
+                .map(|decided| sampler.samples(decided, &[1; 16], || Some(rule)));
+            assert_eq!(decisions, [root, below_sampled, below_unsampled], "{name} {rule}");
         }
     }
 
@@ -179,7 +202,7 @@ mod tests {
         ) {
             let sampler = Sampler::of(name, ratio).unwrap();
             prop_assert_eq!(
-                sampler.samples(parent.as_ref(), &trace_id),
+                sampler.samples(parent.map(|parent| parent.is_sampled()), &trace_id, || None),
                 sdk_samples(sampler, parent, trace_id)
             );
         }

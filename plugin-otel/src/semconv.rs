@@ -17,10 +17,14 @@ pub(crate) const EXCHANGE_TIME_TO_FIRST_BYTE: &str = "exchange.time_to_first_byt
 /// Our own: how many trailers came after the body.
 pub(crate) const EXCHANGE_TRAILERS: &str = "exchange.trailers";
 pub(crate) const HTTP_REQUEST_BODY_SIZE: &str = "http.request.body.size";
+/// The header's name follows.
+pub(crate) const HTTP_REQUEST_HEADER: &str = "http.request.header.";
 pub(crate) const HTTP_REQUEST_METHOD: &str = "http.request.method";
 pub(crate) const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
 pub(crate) const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";
 pub(crate) const HTTP_RESPONSE_BODY_SIZE: &str = "http.response.body.size";
+/// The header's name follows.
+pub(crate) const HTTP_RESPONSE_HEADER: &str = "http.response.header.";
 pub(crate) const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 pub(crate) const HTTP_ROUTE: &str = "http.route";
 pub(crate) const NETWORK_PEER_ADDRESS: &str = "network.peer.address";

@@ -201,13 +201,19 @@ pub(crate) struct Bench {
 impl Bench {
     /// A bench with this sampler.
     pub(crate) fn new(sampler: &str) -> Self {
-        Self::with(&config(sampler))
+        Self::of(&config(sampler))
+    }
+
+    /// A bench with these settings, a JSON object.
+    pub(crate) fn with(settings: &str) -> Self {
+        Self::of(&Config::read(settings, &|_| None).unwrap())
     }
 
     /// A bench with this configuration.
-    pub(crate) fn with(config: &Config) -> Self {
-        let (pipeline, exporter) = pipeline(config, &Journal::default());
-        let tracing = Tracing::new(config, Arc::clone(&pipeline));
+    pub(crate) fn of(config: &Config) -> Self {
+        let journal = Journal::default();
+        let (pipeline, exporter) = pipeline(config, &journal);
+        let tracing = Tracing::new(config, journal.host(), Arc::clone(&pipeline));
         Self { tracing, pipeline, exporter }
     }
 

@@ -6,10 +6,12 @@ use plugin_api::{
     ClientLayer, Context, End, Exchange, Header, Headers, RequestHead, ResponseHead, SpanContext,
 };
 
-use super::{Follow, Tracing, head, recording::Recording};
+use super::{Follow, Tracing, recording::Recording};
 use crate::{
+    propagation::PASSED_ON,
     record::{Kind, Record},
-    redact, semconv,
+    redact::Redaction,
+    semconv,
 };
 
 /// The part in outgoing requests.
@@ -40,8 +42,12 @@ impl Client {
         parent: &Context,
         set: impl FnMut(&'static str, &str),
     ) -> Option<ClientExchange> {
+        if parent.span().flags & PASSED_ON != 0 {
+            self.0.propagators.inject(parent, true, set);
+            return None;
+        }
         let parent_span = Some(parent.span()).filter(|span| span.is_valid());
-        let span = self.0.begin(parent_span);
+        let span = self.0.call(parent.span());
         let context = parent.with_span(span);
         self.0.propagators.inject(&context, parent_span.is_some(), set);
         let follow = self.0.follow(&span, |tail| tail.below(parent.span().span_id));
@@ -70,27 +76,26 @@ impl ClientExchange {
         parent: Option<&SpanContext>,
         follow: Follow,
     ) -> Self {
-        let name = head::name_of(head.method());
+        let known = tracing.known_methods.known(head.method());
+        let name = tracing.known_methods.name_of(head.method());
         let record = Record::begin(Kind::Client, context, parent, name, tracing.clock.now());
         let mut recording = Recording::begin(tracing, context, record, follow);
-        recording.set_method(head.method());
-        set_full_url(&mut recording, head);
-        recording.set_server(head);
+        recording.set_method(known, head.method());
+        set_full_url(&mut recording, &tracing.redaction, head);
+        recording.set_server(head.authority(), head.scheme());
         recording.set_text(semconv::PEER_SERVICE, head.service());
         if head.resend_count() > 0 {
             recording.set_number(semconv::HTTP_REQUEST_RESEND_COUNT, head.resend_count());
         }
+        recording.set_request_headers(head.headers());
         Self { recording, role: Role::Attempt }
     }
 }
 
 /// The URL without credentials and secrets.
-fn set_full_url(recording: &mut Recording, head: &RequestHead<'_>) {
-    let authority = redact::authority(head.authority());
-    let query = redact::query(head.query());
-    let question_mark = if query.is_empty() { "" } else { "?" };
-    let parts = [head.scheme(), "://", &authority, head.path(), question_mark, &query];
-    recording.set_concat(semconv::URL_FULL, &parts);
+fn set_full_url(recording: &mut Recording, redaction: &Redaction, head: &RequestHead<'_>) {
+    let url = redaction.url(head.scheme(), head.authority(), head.path(), head.query());
+    recording.set_concat(semconv::URL_FULL, &url.each_ref().map(|part| &**part));
 }
 
 impl Exchange for ClientExchange {

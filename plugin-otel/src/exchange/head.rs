@@ -1,23 +1,9 @@
 //! What both kinds of spans say of the heads of an exchange.
 
-use plugin_api::{Peer, RequestHead, Version};
+use plugin_api::{Peer, Version};
 
 use super::recording::Recording;
 use crate::semconv;
-
-/// The methods that are told apart: those of RFC 9110, and PATCH.
-const KNOWN_METHODS: [&str; 9] =
-    ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
-
-/// The method if it is a known one: any other may be anything, and there are too many of them.
-fn known_method(method: &str) -> Option<&'static str> {
-    KNOWN_METHODS.into_iter().find(|known| *known == method)
-}
-
-/// What stands for the method in a span's name.
-pub(super) fn name_of(method: &str) -> &'static str {
-    known_method(method).unwrap_or("HTTP")
-}
 
 /// The host and the port that a client named; the scheme's port where it named none.
 fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>) {
@@ -38,8 +24,8 @@ fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>)
 }
 
 impl Recording {
-    pub(super) fn set_method(&mut self, method: &str) {
-        match known_method(method) {
+    pub(super) fn set_method(&mut self, known: Option<&str>, method: &str) {
+        match known {
             Some(known) => self.set_text(semconv::HTTP_REQUEST_METHOD, known),
             None => {
                 self.set_text(semconv::HTTP_REQUEST_METHOD, semconv::OTHER_METHOD);
@@ -48,8 +34,8 @@ impl Recording {
         }
     }
 
-    pub(super) fn set_server(&mut self, head: &RequestHead<'_>) {
-        let (host, port) = host_and_port(head.authority(), head.scheme());
+    pub(super) fn set_server(&mut self, authority: &str, scheme: &str) {
+        let (host, port) = host_and_port(authority, scheme);
         if host.is_empty() {
             return;
         }
@@ -93,14 +79,6 @@ mod tests {
             ("", "http", ("", Some(80))),
         ] {
             assert_eq!(host_and_port(authority, scheme), wanted, "{authority}");
-        }
-    }
-
-    #[test]
-    fn unknown_methods_are_one() {
-        assert_eq!(name_of("PATCH"), "PATCH");
-        for odd in ["get", "BREW", ""] {
-            assert_eq!(name_of(odd), "HTTP");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Follows exchanges: each layer begins a span, its exchange fills the record, the end hands it over.
 
+mod capture;
 mod client;
 mod end;
 mod head;
@@ -10,16 +11,25 @@ mod tail;
 use std::sync::Arc;
 
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
-use plugin_api::SpanContext;
+use plugin_api::{Host, SpanContext};
 
-use self::tail::{Hold, Tail};
+use self::{
+    capture::Capture,
+    tail::{Hold, Tail},
+};
 pub(crate) use self::{client::Client, server::Server, tail::Tally};
 use crate::{
+    cardinality::Cardinality,
     clock::Clock,
     config::{Config, Exporter},
+    methods::KnownMethods,
+    networks::Networks,
     pipeline::Pipeline,
-    propagation::Propagators,
+    policy::Policy,
+    propagation::{DEBUG, DEFERRED, Propagators},
     record::Record,
+    redact::Redaction,
+    response_header::ResponseHeader,
     sampling::Sampler,
 };
 
@@ -28,6 +38,14 @@ use crate::{
 pub(crate) struct Tracing {
     sampler: Sampler,
     propagators: Propagators,
+    policy: Policy,
+    trusted_proxies: Networks,
+    known_methods: KnownMethods,
+    redaction: Redaction,
+    response_header: ResponseHeader,
+    request_headers: Capture,
+    response_headers: Capture,
+    cardinality: Cardinality,
     /// Whether there is anyone to record spans for.
     records: bool,
     /// Where spans wait that nobody samples; `None` where none are kept.
@@ -48,11 +66,19 @@ enum Follow {
 
 impl Tracing {
     /// Spans as the settings say, into this pipeline.
-    pub(crate) fn new(config: &Config, pipeline: Arc<Pipeline>) -> Arc<Self> {
+    pub(crate) fn new(config: &Config, host: Host, pipeline: Arc<Pipeline>) -> Arc<Self> {
         let records = config.exporter != Exporter::None;
         Arc::new(Self {
             sampler: config.sampler,
-            propagators: config.propagators,
+            propagators: config.propagators.clone(),
+            policy: config.policy.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
+            known_methods: config.known_methods,
+            redaction: config.redaction.clone(),
+            response_header: config.response_header,
+            request_headers: Capture::of_requests(&config.capture.request_headers),
+            response_headers: Capture::of_responses(&config.capture.response_headers),
+            cardinality: Cardinality::new(config.max_distinct, host),
             records,
             tail: Tail::new(config.keep).filter(|_| records),
             pipeline,
@@ -66,17 +92,40 @@ impl Tracing {
         self.tail.as_ref().map(|tail| tail.tally())
     }
 
-    /// A new span below `parent` or at the root of a new trace, with the sampling decision in its
-    /// flags. Allocates nothing.
-    fn begin(&self, parent: Option<&SpanContext>) -> SpanContext {
-        let (trace_id, random) = match parent {
-            Some(parent) => (parent.trace_id, parent.flags & SpanContext::RANDOM),
-            None => (self.ids.new_trace_id().to_bytes(), SpanContext::RANDOM),
+    /// A new span below what the caller says or at the root of a new trace, with the sampling
+    /// decision in its flags. Allocates nothing.
+    fn accept(&self, caller: &SpanContext, rule: impl FnOnce() -> Option<f64>) -> SpanContext {
+        let decided = (caller.flags & DEFERRED == 0).then_some(caller.is_sampled());
+        let (trace_id, random) = self.trace_of(caller);
+        let is_sampled = self.sampler.samples(decided, &trace_id, rule);
+        self.begin(trace_id, random | caller.flags & DEBUG, is_sampled)
+    }
+
+    /// A new span for a call. One that is made for an exchange of this host follows it, whatever the
+    /// sampler: the decision has been made there.
+    fn call(&self, parent: &SpanContext) -> SpanContext {
+        let (trace_id, random) = self.trace_of(parent);
+        let is_sampled = if parent.is_valid() {
+            parent.is_sampled()
+        } else {
+            self.sampler.samples(None, &trace_id, || None)
         };
-        let is_sampled = self.sampler.samples(parent, &trace_id);
+        self.begin(trace_id, random | parent.flags & DEBUG, is_sampled)
+    }
+
+    /// The trace that goes on or begins, and whether its id is known to be random.
+    fn trace_of(&self, parent: &SpanContext) -> ([u8; 16], u32) {
+        if parent.is_valid() {
+            (parent.trace_id, parent.flags & SpanContext::RANDOM)
+        } else {
+            (self.ids.new_trace_id().to_bytes(), SpanContext::RANDOM)
+        }
+    }
+
+    fn begin(&self, trace_id: [u8; 16], flags: u32, is_sampled: bool) -> SpanContext {
         self.pipeline.started(is_sampled && self.records);
         let sampled = if is_sampled { SpanContext::SAMPLED } else { 0 };
-        SpanContext::new(trace_id, self.ids.new_span_id().to_bytes(), random | sampled)
+        SpanContext::new(trace_id, self.ids.new_span_id().to_bytes(), flags | sampled)
     }
 
     /// Another span of the same trace that is recorded as `span` is.

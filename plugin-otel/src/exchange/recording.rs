@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Recording {
     /// `None` once it is handed over.
     record: Option<Record>,
-    tracing: Arc<Tracing>,
+    pub(super) tracing: Arc<Tracing>,
     /// The context of the span.
     pub(super) context: Context,
     follow: Follow,
@@ -127,6 +127,13 @@ impl Recording {
         }
     }
 
+    /// The captured headers of the request.
+    pub(super) fn set_request_headers(&mut self, headers: &[Header<'_>]) {
+        if let Some(record) = &mut self.record {
+            self.tracing.request_headers.record(&self.tracing, headers, record);
+        }
+    }
+
     /// The response head has come or goes.
     pub(super) fn respond(&mut self, head: &ResponseHead<'_>) {
         self.status = head.status();
@@ -136,6 +143,7 @@ impl Recording {
         if let Some(record) = &mut self.record {
             let took = seconds(now.saturating_sub(record.start));
             record.fraction(semconv::EXCHANGE_TIME_TO_FIRST_BYTE, took);
+            self.tracing.response_headers.record(&self.tracing, head.headers(), record);
         }
     }
 

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use plugin_api::{
-    Accepted, Context, End, Exchange, Header, Outcome, RequestHead, ResponseHead, ServerLayer,
-    SpanContext,
+    Accepted, Context, End, Exchange, Header, Headers, Outcome, RequestHead, ResponseHead,
+    ServerLayer, SpanContext,
 };
 
-use super::{Follow, Tracing, head, recording::Recording};
+use super::{Follow, Tracing, recording::Recording};
 use crate::{
+    forwarded,
+    policy::Decision,
     record::{Kind, Record},
-    redact, semconv,
+    semconv,
 };
 
 /// The part in incoming requests.
@@ -21,14 +23,27 @@ impl ServerLayer for Server {
     type Exchange = ServerExchange;
 
     fn on_request(&self, head: &RequestHead<'_>) -> Accepted<ServerExchange> {
-        let incoming = self.0.propagators.extract(head.headers());
-        let parent = incoming.parent.as_ref();
-        let span = self.0.begin(parent);
+        let tracing = &self.0;
+        let (incoming, link) = match tracing.policy.decide(head, &tracing.propagators) {
+            Decision::Follow { incoming, link } => (incoming, link),
+            Decision::PassOn(context) => return Accepted { context, exchange: None },
+        };
+        let parent = incoming.parent();
+        let span = tracing.accept(incoming.caller(), || tracing.policy.rules.ratio(head));
         let context = incoming.context(span);
-        let follow = self.0.follow(&span, |tail| tail.open(span.span_id));
-        let exchange =
-            follow.map(|follow| ServerExchange::begin(&self.0, head, &context, parent, follow));
+        let follow = tracing.follow(&span, |tail| tail.open(span.span_id));
+        let exchange = follow.map(|follow| {
+            let mut exchange = ServerExchange::begin(tracing, head, &context, parent, follow);
+            if let Some(link) = link {
+                exchange.recording.link(&link, true);
+            }
+            exchange
+        });
         Accepted { context, exchange }
+    }
+
+    fn on_response(&self, context: &Context, headers: &mut Headers<'_>) {
+        self.0.response_header.put(context, headers);
     }
 }
 
@@ -57,21 +72,26 @@ impl ServerExchange {
         parent: Option<&SpanContext>,
         follow: Follow,
     ) -> Self {
-        let method = head::name_of(head.method());
+        let known = tracing.known_methods.known(head.method());
+        let method = tracing.known_methods.name_of(head.method());
         let record = Record::begin(Kind::Server, context, parent, method, tracing.clock.now());
         let mut recording = Recording::begin(tracing, context, record, follow);
-        recording.set_method(head.method());
-        recording.set_text(semconv::URL_SCHEME, head.scheme());
-        recording.set_text(semconv::URL_PATH, head.path());
-        recording.set_text(semconv::URL_QUERY, &redact::query(head.query()));
-        recording.set_server(head);
+        let origin =
+            forwarded::origin(head.headers(), head.peer().address(), &tracing.trusted_proxies);
+        let scheme = origin.scheme.unwrap_or(head.scheme());
+        recording.set_method(known, head.method());
+        recording.set_text(semconv::URL_SCHEME, scheme);
+        recording.set_text(semconv::URL_PATH, &tracing.redaction.path(head.path()));
+        recording.set_text(semconv::URL_QUERY, &tracing.redaction.query(head.query()));
+        recording.set_server(origin.host.as_deref().unwrap_or(head.authority()), scheme);
         recording.set_connection(head.version(), head.peer());
-        if let Some(peer) = head.peer().address() {
-            recording.set_shown(semconv::CLIENT_ADDRESS, peer.ip());
+        if let Some(client) = origin.client {
+            recording.set_shown(semconv::CLIENT_ADDRESS, client);
         }
         if let Some(agent) = user_agent(head.headers()) {
             recording.set_text(semconv::USER_AGENT_ORIGINAL, &agent);
         }
+        recording.set_request_headers(head.headers());
         Self { recording, role: Role::Request { method, upgrade: "connect" } }
     }
 }
@@ -92,8 +112,9 @@ fn upgrade(head: &ResponseHead<'_>) -> Option<&'static str> {
 impl Exchange for ServerExchange {
     fn on_route(&mut self, route: &str) {
         if let Role::Request { method, .. } = self.role {
-            self.recording.rename(&[method, " ", route]);
-            self.recording.set_text(semconv::HTTP_ROUTE, route);
+            let name = self.recording.tracing.cardinality.span_name(method, route);
+            self.recording.rename(&[name.as_str()]);
+            self.recording.set_text(semconv::HTTP_ROUTE, name.route());
         }
     }
 
@@ -321,7 +342,7 @@ mod tests {
         for (status, names) in [(200, &[][..]), (500, &["GET", "GET"])] {
             let mut config = config("always_off");
             config.keep = Keep { errors: true, slower_than: None, max_spans: 10 };
-            let bench = Bench::with(&config);
+            let bench = Bench::of(&config);
             let head = RequestHead::new("GET", "/", &[]);
             let Accepted { context, exchange } = bench.server().on_request(&head);
             let mut exchange = exchange.unwrap();

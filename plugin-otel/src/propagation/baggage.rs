@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{join, members, trim};
+use super::list::{all, join, members, split, split_once, trim};
 
 /// How many members are sent on at most; the rest is left out.
 const MOST_MEMBERS: usize = 180;
@@ -10,19 +10,26 @@ const MOST_MEMBERS: usize = 180;
 /// How many bytes are sent on at most, commas included; members past it are left out.
 const MOST_BYTES: usize = 8192;
 
+/// How many members that are empty or malformed are skipped; what follows the last is left out.
+const MOST_SKIPPED: usize = 32;
+
 /// The list to send on: the members that keep to the grammar, as far as the limits allow.
 ///
 /// `lines` are the values of all `baggage` headers in order. Nothing is allocated when one line can
 /// be sent on as it came.
 pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Cow<'a, str> {
     let mut kept = [""; MOST_MEMBERS];
-    let mut count = 0;
-    let mut bytes = 0;
-    for member in members(lines.clone()).filter_map(valid) {
+    let (mut count, mut bytes, mut skipped) = (0, 0, 0);
+    for member in members(lines.clone()) {
+        // Lengths first: what has no room need not be looked at.
         let with_comma = member.len() + usize::from(count > 0);
-        if count == MOST_MEMBERS || bytes + with_comma > MOST_BYTES {
+        if count == MOST_MEMBERS || bytes + with_comma > MOST_BYTES || skipped == MOST_SKIPPED {
             break;
         }
+        let Some(member) = valid(member) else {
+            skipped += 1;
+            continue;
+        };
         bytes += with_comma;
         kept[count] = member;
         count += 1;
@@ -32,46 +39,46 @@ pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Cow<'a
 
 /// The member's text, if it is `key=value` with any number of properties.
 fn valid(member: &[u8]) -> Option<&str> {
-    let mut parts = member.split(|byte| *byte == b';');
-    let pair = parts.next()?;
-    let good = is_pair(pair) && parts.all(|property| is_token(trim(property)) || is_pair(property));
+    let mut parts = split(member, b';');
+    let good = parts.next().is_some_and(is_pair)
+        && parts.all(|property| is_token(trim(property)) || is_pair(property));
     if good { std::str::from_utf8(member).ok() } else { None }
 }
 
 fn is_pair(text: &[u8]) -> bool {
-    let Some(at) = text.iter().position(|byte| *byte == b'=') else { return false };
-    let (key, value) = text.split_at(at);
-    is_token(trim(key)) && trim(&value[1..]).iter().all(|byte| is_value_byte(*byte))
+    let Some((key, value)) = split_once(text, b'=') else { return false };
+    is_token(trim(key)) && all(trim(value), is_value_byte)
 }
 
 fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
+    !text.is_empty() && all(text, is_token_byte)
 }
+
+// Comparisons without branches, which the compiler makes for many bytes at a time.
 
 /// `tchar` of RFC 9110.
 const fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+    (byte == b'!')
+        | ((byte >= b'#') & (byte <= b'\''))
+        | (byte == b'*')
+        | (byte == b'+')
+        | (byte == b'-')
+        | (byte == b'.')
+        | byte.is_ascii_digit()
+        | byte.is_ascii_uppercase()
+        | ((byte >= b'^') & (byte <= b'z'))
+        | (byte == b'|')
+        | (byte == b'~')
 }
 
+/// `baggage-octet`.
 const fn is_value_byte(byte: u8) -> bool {
-    matches!(byte, b'!' | b'#'..=b'+' | b'-'..=b':' | b'<'..=b'[' | b']'..=b'~')
+    (byte >= b'!')
+        & (byte <= b'~')
+        & (byte != b'"')
+        & (byte != b',')
+        & (byte != b';')
+        & (byte != b'\\')
 }
 
 #[cfg(test)]
@@ -142,6 +149,26 @@ mod tests {
         assert_eq!(read(&[&full]), full);
         assert_eq!(read(&[&format!("{full}v")]), "");
         assert_eq!(read(&["b=2", &full]), "b=2");
+    }
+
+    #[test]
+    fn what_follows_too_much_nonsense_is_left_out() {
+        for nonsense in ["bad,", ",", " ,", "=,"] {
+            let list = |count: usize| format!("a=1,{}b=2", nonsense.repeat(count));
+            assert_eq!(read(&[&list(31)]), "a=1,b=2", "{nonsense:?}");
+            assert_eq!(read(&[&list(32)]), "a=1", "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn every_character_is_judged_as_the_grammar_has_it() {
+        for byte in 0..=0x7f_u8 {
+            let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            assert_eq!(is_token_byte(byte), token, "{byte:#x}");
+            let octet = byte.is_ascii_graphic() && !b"\",;\\".contains(&byte);
+            assert_eq!(is_value_byte(byte), octet, "{byte:#x}");
+        }
+        assert!(!(0x80..=0xff).any(|byte| is_token_byte(byte) || is_value_byte(byte)));
     }
 
     #[test]

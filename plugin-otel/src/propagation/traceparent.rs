@@ -2,21 +2,25 @@
 
 use plugin_api::SpanContext;
 
-use super::trim;
+use super::{hex, list::trim};
 
 /// The length of a header of version 00, and of the part of later versions that is known.
 const LENGTH: usize = 55;
 
+/// Later versions may be longer, but no version will ever want this much.
+const LONGEST: usize = 512;
+
 /// The flags that level 2 defines; all others are cleared, as the section 3.2.2.5 wants.
 const KNOWN_FLAGS: u32 = SpanContext::SAMPLED | SpanContext::RANDOM;
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
-
 /// The caller's span, or `None` when the value is not exactly what the specification allows.
 pub(crate) fn parse(value: &[u8]) -> Option<SpanContext> {
+    if value.len() > LONGEST {
+        return None;
+    }
     let text = trim(value);
     let (known, rest) = text.split_at_checked(LENGTH)?;
-    let [version] = hex(known.get(0..2)?)?;
+    let [version] = hex::read(known.get(0..2)?)?;
     let length_is_right = match version {
         0x00 => rest.is_empty(),
         0xff => false,
@@ -26,29 +30,11 @@ pub(crate) fn parse(value: &[u8]) -> Option<SpanContext> {
     if !length_is_right || !dashes_are_right {
         return None;
     }
-    let [flags] = hex(known.get(53..55)?)?;
-    let trace_id = hex(known.get(3..35)?)?;
-    let span_id = hex(known.get(36..52)?)?;
+    let [flags] = hex::read(known.get(53..55)?)?;
+    let trace_id = hex::read(known.get(3..35)?)?;
+    let span_id = hex::read(known.get(36..52)?)?;
     let span = SpanContext::new(trace_id, span_id, u32::from(flags) & KNOWN_FLAGS);
     span.is_valid().then_some(span)
-}
-
-/// Exactly `2 * N` lower-case hexadecimal digits.
-fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let &[high, low] = pair else { return None };
-        *byte = nibble(high)? << 4 | nibble(low)?;
-    }
-    Some(bytes)
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
 }
 
 /// A header value on the stack.
@@ -59,11 +45,11 @@ impl Text {
     /// The header of version 00 for this span.
     pub(crate) fn of(span: &SpanContext) -> Self {
         let mut text = [b'-'; LENGTH];
-        write(&mut text[0..2], &[0]);
-        write(&mut text[3..35], &span.trace_id);
-        write(&mut text[36..52], &span.span_id);
+        hex::write(&mut text[0..2], &[0]);
+        hex::write(&mut text[3..35], &span.trace_id);
+        hex::write(&mut text[36..52], &span.span_id);
         let [.., flags] = (span.flags & KNOWN_FLAGS).to_be_bytes();
-        write(&mut text[53..55], &[flags]);
+        hex::write(&mut text[53..55], &[flags]);
         Self(text)
     }
 
@@ -71,13 +57,6 @@ impl Text {
     pub(crate) fn as_str(&self) -> &str {
         // Never empty: only hexadecimal digits and dashes are ever written.
         std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-fn write(place: &mut [u8], bytes: &[u8]) {
-    for (pair, byte) in place.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 0x0f)];
     }
 }
 
@@ -114,6 +93,8 @@ mod tests {
             (format!("01-{ids}-01"), 1),
             (format!("fe-{ids}-01-"), 1),
             (format!("cc-{ids}-01-what-the-future-brings"), 1),
+            (format!("cc-{ids}-01-{}", "x".repeat(456)), 1),
+            (format!("cc-{ids}-fe"), 2),
             ("00-00000000000000000000000000000001-0000000000000001-01".to_owned(), 1),
         ] {
             assert_eq!(flags_of(&value), Some(flags), "{value:?}");
@@ -134,6 +115,10 @@ mod tests {
             format!("00-{trace}-{span}-01-what"),
             format!("00-{trace}-{span}-011"),
             format!("01-{trace}-{span}-011"),
+            format!("cc-{trace}-{span}-01-{}", "x".repeat(457)),
+            format!("01-{}-{span}-01", "0".repeat(32)),
+            format!("01-{trace}-{span}-0"),
+            format!("01-{trace}-{span}-0X-01"),
             format!("01-{trace}-{span}-01.what"),
             format!("ff-{trace}-{span}-01"),
             format!("ff-{trace}-{span}-01-what"),
@@ -154,6 +139,15 @@ mod tests {
             format!("00-{trace}-{span}_01"),
             format!("\u{b}00-{trace}-{span}-01"),
             format!("00 -{trace}-{span}-01"),
+            format!("00-{trace}-{span}-01\u{a0}"),
+            format!("00-{trace}-{span}-0\u{b9}"),
+            format!("00-{trace}-{span}- 1"),
+            format!("00-{trace}-{span}-01;"),
+            format!("00-{trace}-{span}-01,"),
+            format!("00-{span}-{trace}-01"),
+            format!("FF-{trace}-{span}-01"),
+            format!(".0-{trace}-{span}-01"),
+            format!("-1-{trace}-{span}-01"),
             format!("{GOOD},{GOOD}"),
         ] {
             assert_eq!(flags_of(&value), None, "{value:?}");

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::{join, members};
+use super::list::{all, join, members, split_once};
 
 /// A list with more members than this is dropped whole.
 const MOST_MEMBERS: usize = 32;
+/// So is a list with more empty members than this: they cost time and mean nothing.
+const MOST_EMPTY: usize = 32;
 const LONGEST_KEY: usize = 256;
 const LONGEST_VALUE: usize = 256;
 
@@ -15,16 +17,23 @@ const LONGEST_VALUE: usize = 256;
 /// can be sent on as it came.
 pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Cow<'a, str> {
     let mut kept = [""; MOST_MEMBERS];
-    let mut seen = 0;
-    let mut count = 0;
+    let mut keys: [&[u8]; MOST_MEMBERS] = [&[]; MOST_MEMBERS];
+    let (mut seen, mut empty, mut count) = (0, 0, 0);
     for member in members(lines.clone()) {
-        let Some((key, text)) = key_of(member) else { return Cow::Borrowed("") };
-        seen += 1;
-        if seen > MOST_MEMBERS {
+        if member.is_empty() {
+            empty += 1;
+        } else {
+            seen += 1;
+        }
+        if seen > MOST_MEMBERS || empty > MOST_EMPTY {
             return Cow::Borrowed("");
         }
-        let duplicate = kept[..count].iter().any(|earlier| has_key(earlier, key));
-        if !duplicate {
+        if member.is_empty() {
+            continue;
+        }
+        let Some((key, text)) = key_of(member) else { return Cow::Borrowed("") };
+        if !keys[..count].contains(&key) {
+            keys[count] = key;
             kept[count] = text;
             count += 1;
         }
@@ -32,34 +41,43 @@ pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Cow<'a
     join(lines, &kept[..count])
 }
 
-fn has_key(member: &str, key: &str) -> bool {
-    member.strip_prefix(key).is_some_and(|rest| rest.starts_with('='))
-}
-
 /// The key of a member and the member's text, if it keeps to the grammar.
-fn key_of(member: &[u8]) -> Option<(&str, &str)> {
-    let text = std::str::from_utf8(member).ok()?;
-    let (key, value) = text.split_once('=')?;
-    (key_is_valid(key.as_bytes()) && value_is_valid(value.as_bytes())).then_some((key, text))
+fn key_of(member: &[u8]) -> Option<(&[u8], &str)> {
+    if member.len() > LONGEST_KEY + 1 + LONGEST_VALUE {
+        return None;
+    }
+    let (key, value) = split_once(member, b'=')?;
+    if !key_is_valid(key) || !value_is_valid(value) {
+        return None;
+    }
+    Some((key, std::str::from_utf8(member).ok()?))
 }
 
 fn key_is_valid(key: &[u8]) -> bool {
     let Some(first) = key.first() else { return false };
     let starts_well = first.is_ascii_lowercase() || first.is_ascii_digit();
-    starts_well && key.len() <= LONGEST_KEY && key.iter().all(|byte| is_key_byte(*byte))
-}
-
-const fn is_key_byte(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/' | b'@')
+    starts_well && key.len() <= LONGEST_KEY && all(key, is_key_byte)
 }
 
 fn value_is_valid(value: &[u8]) -> bool {
     let ends_well = value.last().is_some_and(|last| *last != b' ');
-    ends_well && value.len() <= LONGEST_VALUE && value.iter().all(|byte| is_value_byte(*byte))
+    ends_well && value.len() <= LONGEST_VALUE && all(value, is_value_byte)
+}
+
+// Comparisons without branches, which the compiler makes for many bytes at a time.
+
+const fn is_key_byte(byte: u8) -> bool {
+    byte.is_ascii_lowercase()
+        | byte.is_ascii_digit()
+        | (byte == b'_')
+        | (byte == b'-')
+        | (byte == b'*')
+        | (byte == b'/')
+        | (byte == b'@')
 }
 
 const fn is_value_byte(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') && byte != b',' && byte != b'='
+    (byte >= b' ') & (byte <= b'~') & (byte != b',') & (byte != b'=')
 }
 
 #[cfg(test)]
@@ -86,6 +104,11 @@ mod tests {
             "a_-*/@z=1",
             "foo=!~ +-<>",
             "foo= leading",
+            "foo= in  between",
+            "a=1",
+            "0=0",
+            "tenant@system@too=1",
+            "foo=\"1\";x",
             &long_key,
             &long_value,
         ] {
@@ -108,6 +131,15 @@ mod tests {
             "foo.bar=1",
             "foo=1=2",
             "foo=a\tb",
+            "foo=bar baz\t=",
+            "foo\t=1",
+            "foo",
+            "fo\u{e9}=1",
+            "foo=1;bar=2=",
+            "-foo=1",
+            "*foo=1",
+            "/foo=1",
+            "foo:bar=1",
             "foo=\u{e9}",
             "foo=\u{7f}",
             &long_key,
@@ -144,6 +176,24 @@ mod tests {
         assert_eq!(read(&[&list(32)]), list(32));
         assert_eq!(read(&[&list(33)]), "");
         assert_eq!(read(&[&list(31), "k0=2,k0=3"]), "");
+    }
+
+    #[test]
+    fn empty_members_do_not_count_until_they_are_too_many() {
+        let list = |empty: usize| format!("a=1{},b=2", ",".repeat(empty));
+        assert_eq!(read(&[&list(32)]), "a=1,b=2");
+        assert_eq!(read(&[&list(33)]), "");
+        assert_eq!(read(&[&",".repeat(8192)]), "");
+        let full: Vec<String> = (0..32).map(|nth| format!("k{nth}=1")).collect();
+        assert_eq!(read(&[&full.join(", ,")]), full.join(","));
+    }
+
+    #[test]
+    fn one_bad_member_anywhere_drops_the_whole_list() {
+        for lines in [&["bad", "a=1"][..], &["a=1,bad,b=2"], &["a=1", "b=2,bad"], &["a=1,\u{e9}=2"]]
+        {
+            assert_eq!(read(lines), "", "{lines:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,34 @@
+//! The URL that spans are sent to.
+
+use http::Uri;
+
+use super::Protocol;
+use crate::redact::shown_url;
+
+/// The URL that spans are sent to below this base.
+pub(super) fn export_url(base: &str, protocol: Protocol) -> Result<String, String> {
+    let base = checked_url(base)?;
+    match protocol {
+        Protocol::Grpc => Ok(base),
+        Protocol::HttpProtobuf | Protocol::HttpJson => {
+            Ok(format!("{}/v1/traces", base.trim_end_matches('/')))
+        }
+    }
+}
+
+/// The text, if it is a URL that exports can go to.
+pub(super) fn checked_url(text: &str) -> Result<String, String> {
+    let shown = shown_url(text);
+    if text.starts_with("https://") {
+        return Err(format!("this version exports in plain text only: found {shown:?}"));
+    }
+    let uri: Option<Uri> = text.parse().ok().filter(|_| text.starts_with("http://"));
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+    if host.is_empty() {
+        return Err(format!("wanted a URL such as \"http://localhost:4317\", found {shown:?}"));
+    }
+    if uri.as_ref().and_then(Uri::authority).is_some_and(|place| place.as_str().contains('@')) {
+        return Err(format!("wanted a URL without user, found {shown:?}: use headers instead"));
+    }
+    Ok(text.to_owned())
+}
