@@ -186,6 +186,10 @@ impl Drop for Collector {
         let mut complaints = state.complaints.clone();
         complaints.extend(conventions::orphans(&state.spans));
         drop(state);
+        // One rule may be broken by thousands of spans, which are alike.
+        complaints.sort_unstable();
+        complaints.dedup();
+        complaints.truncate(20);
         if complaints.is_empty() {
             return;
         }
