@@ -10,12 +10,13 @@ use hyper_util::{
     client::legacy::{Client as LegacyClient, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use plugin_api::Outcome;
 use tower::BoxError;
 
 use crate::{
     Body,
     config::{self, BaseUrl},
-    layers::{HttpClient, is_request_body, within},
+    layers::{Attempts, Failed, HttpClient, Repeat, is_request_body, within},
     stack::SealedClientStack,
 };
 
@@ -105,35 +106,45 @@ impl Client {
     /// The call is a child of the exchange that the calling task works for; see
     /// [`telemetry::context`](crate::telemetry::context).
     ///
+    /// A call that may be repeated is, up to `client.retries` times, each on another instance where
+    /// there is one: its method is idempotent, nothing of its body was read, and nothing came back.
+    ///
     /// # Errors
     /// When no response head came; see [`CallError`]. A body that breaks later is an error of that
     /// body.
     pub async fn call(
         &self,
         service: &str,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<Body>, CallError> {
         let not_sealed = || CallError::NotSealed { service: service.to_owned() };
         let stack = self.0.get().ok_or_else(not_sealed)?;
-        let target = stack.balance(service)?;
-        let request = target.address(service, request)?;
-        let Ok(answer) = within(stack.timeout(), stack.send(service, request)).await else {
-            return Err(CallError::Timeout {
-                service: service.to_owned(),
-                instance: target.instance(),
-                timeout: stack.timeout(),
-            });
-        };
-        answer.map_err(|error| {
-            let (service, instance) = (service.to_owned(), target.instance());
-            if is_request_body(&error) {
-                return CallError::RequestBody { service, source: error.into() };
-            }
-            if error.is_connect() {
-                return CallError::Connect { service, instance, source: root_cause(error) };
-            }
-            CallError::Upstream { service, instance, source: error.into() }
-        })
+        let (retries, mut attempts, mut tried) = (stack.retries(), Attempts::default(), Vec::new());
+        let repeat = retries.prepare(&mut request);
+        loop {
+            let target = stack.balance(service, &tried)?;
+            let sent = stack.send(service, target.address(service, request)?, &mut attempts);
+            let failed = match within(stack.timeout(), sent).await {
+                Ok(Ok(response)) => {
+                    retries.answered();
+                    return Ok(attempts.answered(response));
+                }
+                Ok(Err(failed)) => failed,
+                Err(_) => {
+                    attempts.end_as(Outcome::TIMEOUT);
+                    return Err(target.timeout(service, stack.timeout()));
+                }
+            };
+            let next = repeat.as_ref().filter(|_| failed.is_unanswered());
+            let next = next.and_then(Repeat::request).filter(|_| retries.allow(attempts.failed()));
+            let Some(next) = next else {
+                return Err(target.failed(service, failed, &mut attempts));
+            };
+            tracing::debug!(service, instance = ?target.0, "no answer; trying again");
+            attempts.retry(failed);
+            tried.push(target);
+            request = next;
+        }
     }
 }
 
@@ -147,12 +158,28 @@ fn root_cause(error: impl std::error::Error + Send + Sync + 'static) -> BoxError
 }
 
 /// The instance that a call goes to.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Target(pub(crate) BaseUrl);
 
 impl Target {
     fn instance(&self) -> String {
         self.0.uri().to_string()
+    }
+
+    fn timeout(&self, service: &str, timeout: Duration) -> CallError {
+        CallError::Timeout { service: service.to_owned(), instance: self.instance(), timeout }
+    }
+
+    fn failed(&self, service: &str, failed: Failed, attempts: &mut Attempts) -> CallError {
+        let error = failed.give_up(attempts);
+        let (service, instance) = (service.to_owned(), self.instance());
+        if is_request_body(&error) {
+            CallError::RequestBody { service, source: error.into() }
+        } else if error.is_connect() {
+            CallError::Connect { service, instance, source: root_cause(error) }
+        } else {
+            CallError::Upstream { service, instance, source: error.into() }
+        }
     }
 
     /// Puts the instance's address in front of the request's path, and takes out what belonged to
@@ -197,7 +224,19 @@ pub(crate) fn http(config: &config::Client) -> HttpClient {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        sync::watch,
+    };
+
     use super::*;
+    use crate::{
+        discovery::{Groups, Instance},
+        layers::testing::Journal,
+        stack::{ClientStack, Directory},
+    };
 
     #[test]
     fn the_instance_stands_in_front_of_the_path() {
@@ -211,6 +250,125 @@ mod tests {
             let joined = target.join(&own.parse().unwrap()).unwrap();
             assert_eq!(joined.to_string(), wanted, "{base} {own}");
         }
+    }
+
+    /// A client whose group `a` has these instances and whose plugin writes a journal.
+    fn client(config: &config::Client, instances: &[&str]) -> (Client, Journal) {
+        let instance = |url: &&str| Instance { url: BaseUrl::try_from((*url).to_owned()).unwrap() };
+        let groups = Groups::from([("a".to_owned(), instances.iter().map(instance).collect())]);
+        let (journal, client) = (Journal::default(), Client::default());
+        let mut stack = ClientStack::new(config);
+        stack.splice("scribe", journal.plugin("").client_layer().unwrap());
+        client.seal(stack.seal(Directory::new(watch::channel(Arc::new(groups)).1)));
+        (client, journal)
+    }
+
+    /// An instance that reads so many bytes of every connection, sends these, and closes it.
+    async fn instance(reads: usize, sends: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; reads];
+                stream.read_exact(&mut request).await.unwrap();
+                stream.write_all(sends.as_bytes()).await.unwrap();
+            }
+        });
+        url
+    }
+
+    fn request(method: &str, body: &'static str) -> Request<Body> {
+        Request::builder().method(method).uri("/x").body(Body::from(body)).unwrap()
+    }
+
+    const BODY: &str = "a body that is longer than what the instance reads of a request's head: all \
+                        of it is on its way by the time that the instance closes the connection";
+    const NOBODY: &str = "http://127.0.0.1:1";
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+
+    #[tokio::test]
+    async fn a_call_that_is_not_answered_goes_to_another_instance() {
+        for (method, body) in [("GET", ""), ("PUT", "four")] {
+            let other = instance(16, OK).await;
+            let (client, journal) = client(&config::Client::default(), &[NOBODY, &other]);
+            let response = client.call("a", request(method, body)).await.unwrap();
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
+            let length = body.len();
+            let end = format!("end complete {length} 2");
+            assert_eq!(
+                journal.take(),
+                [
+                    "call a /x below 0",
+                    "retry after connect failed 0 0",
+                    "call a /x below 9 again 1",
+                    "response 200",
+                    "all: response 200",
+                    &end,
+                    &format!("all: {end}"),
+                ],
+                "{method}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_nobody_answers_ends_as_its_last_attempt() {
+        let broken = instance(1, "").await;
+        let (client, journal) = client(&config::Client::default(), &[NOBODY, &broken]);
+        assert!(client.call("a", request("GET", "")).await.is_err());
+        let told = journal.take();
+        let [_, first, _, second, _, third, all] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(first, "retry after connect failed 0 0");
+        assert_eq!(second, "end upstream gone 0 0");
+        let third = third.strip_prefix("end ").unwrap();
+        assert_eq!(*all, format!("all: end {third}"));
+    }
+
+    #[tokio::test]
+    async fn a_call_is_not_repeated_where_that_could_do_harm() {
+        let config = config::Client {
+            retries: 2,
+            request_timeout: Duration::from_millis(200),
+            ..config::Client::default()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = format!("http://{}", listener.local_addr().unwrap());
+        let (nonsense, reader) = (instance(1, "nonsense\r\n\r\n").await, instance(120, "").await);
+        let none = config::Client { retries: 0, ..config.clone() };
+        for (config, method, body, url, end) in [
+            (&config, "POST", "", NOBODY, "end connect failed"),
+            (&none, "GET", "", NOBODY, "end connect failed"),
+            (&config, "GET", "", &nonsense, "end upstream gone"),
+            (&config, "PUT", BODY, &reader, "end upstream gone"),
+            (&config, "GET", "", &silent, "end timeout"),
+        ] {
+            let (client, journal) = client(config, &[url, url]);
+            assert!(client.call("a", request(method, body)).await.is_err());
+            let told = journal.take();
+            let [_, told_end] = &told[..] else { panic!("{method} {url}: {told:?}") };
+            assert!(told_end.starts_with(end), "{method} {url}: {told:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_whole_call_ends_with_whoever_gives_it_up() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let config = config::Client {
+            request_timeout: Duration::from_millis(200),
+            ..config::Client::default()
+        };
+        let (client, journal) = client(&config, &[NOBODY, &url]);
+        assert!(client.call("a", request("GET", "")).await.is_err());
+        assert_eq!(journal.take()[3..], ["end timeout 0 0", "all: end timeout 0 0"]);
+
+        let call = client.call("a", request("GET", ""));
+        let second = journal.until("call a /x below 9 again 1");
+        let told = futures_util::future::select(Box::pin(second), Box::pin(call)).await;
+        drop(told);
+        let told = journal.take();
+        assert_eq!(told, ["end client gone 0 0", "all: end client gone 0 0"]);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@
 //!
 //! | client stack | why it sits there |
 //! | --- | --- |
+//! | retry | each attempt is balanced, timed and traced by itself |
 //! | balance | chooses an instance before the clock runs |
 //! | timeout | one attempt's time |
 //! | the plugin's layer | sees each attempt as it goes on the wire |
@@ -53,8 +54,8 @@ use crate::{
     config,
     discovery::Nobody,
     layers::{
-        CatchPanicLayer, ClientExchange, ClientFuture, ErrorStatusLayer, Hooks, RequestIdLayer,
-        ServerExchange, TimeoutLayer,
+        Attempts, CatchPanicLayer, ClientExchange, ClientFuture, ErrorStatusLayer, Hooks,
+        RequestIdLayer, Retries, ServerExchange, TimeoutLayer,
     },
 };
 
@@ -229,9 +230,10 @@ impl ClientStack {
     #[must_use]
     pub fn seal(self, directory: Directory) -> SealedClientStack {
         let (name, layer) = self.spliced.map(|spliced| (spliced.name, spliced.layer)).unzip();
-        let layers = ["balance", "timeout"].map(str::to_owned).into_iter();
+        let layers = ["retry", "balance", "timeout"].map(str::to_owned).into_iter();
         SealedClientStack {
             directory,
+            retries: Retries::new(self.config.retries),
             timeout: self.config.request_timeout,
             exchange: ClientExchange::new(client::http(&self.config), layer.map(Arc::new)),
             layers: layers.chain(name).chain(["http".to_owned()]).collect(),
@@ -248,6 +250,7 @@ impl std::fmt::Debug for ClientStack {
 /// The layers around outgoing calls, closed.
 pub struct SealedClientStack {
     directory: Directory,
+    retries: Retries,
     timeout: Duration,
     exchange: ClientExchange,
     layers: Vec<String>,
@@ -264,22 +267,40 @@ impl SealedClientStack {
         self.exchange.hooks().cloned()
     }
 
-    pub(crate) fn balance(&self, service: &str) -> Result<Target, CallError> {
-        self.directory.choose(service, |instance| Target(instance.url.clone())).map_err(|nobody| {
+    pub(crate) const fn retries(&self) -> &Retries {
+        &self.retries
+    }
+
+    /// An instance of the group `service`; none of those that were `tried`, where it has another.
+    pub(crate) fn balance(&self, service: &str, tried: &[Target]) -> Result<Target, CallError> {
+        let chosen = self.directory.choose(service, |instance| Target(instance.url.clone()));
+        let chosen = chosen.map_err(|nobody| {
             let reason = match nobody {
                 Nobody::UnknownGroup => "no such service group is known",
                 Nobody::EmptyGroup => "the group has no instance now",
             };
             CallError::NoInstance { service: service.to_owned(), reason }
-        })
+        })?;
+        if !tried.contains(&chosen) {
+            return Ok(chosen);
+        }
+        let groups = self.directory.groups();
+        let mut all = groups.get(service).into_iter().flatten();
+        let other = all.find(|instance| tried.iter().all(|Target(url)| *url != instance.url));
+        Ok(other.map_or(chosen, |instance| Target(instance.url.clone())))
     }
 
     pub(crate) const fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    pub(crate) fn send(&self, service: &str, request: Request<Body>) -> ClientFuture {
-        self.exchange.send(service, request)
+    pub(crate) fn send(
+        &self,
+        service: &str,
+        request: Request<Body>,
+        attempts: &mut Attempts,
+    ) -> ClientFuture {
+        self.exchange.send(service, request, attempts)
     }
 }
 

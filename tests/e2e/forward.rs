@@ -24,6 +24,7 @@ trials![
     trailers_pass_over_http2,
     a_path_without_a_route_is_404,
     an_upstream_that_is_down_is_502,
+    a_dead_instance_is_passed_over,
     a_slow_upstream_is_504,
     a_request_past_the_limit_is_503,
 ];
@@ -214,6 +215,24 @@ async fn an_upstream_that_is_down_is_502() {
     let host = HostProcess::start(config).await;
     assert_eq!(host.get("/down").send().await.status, 502);
     assert_eq!(host.ask("/healthz").await.status, 200);
+}
+
+async fn a_dead_instance_is_passed_over() {
+    let (absent, upstream) = (Collector::absent(), Upstream::ready().await);
+    let instances = vec![absent.grpc_endpoint(), upstream.url()];
+    let config = forwarding(&upstream).set("discovery.static.upstream", instances);
+    let host = HostProcess::start(config).await;
+    let ask = async |method| {
+        let client = Client::http1();
+        client.call(method, &host.url("/hello/ada")).send().await.status
+    };
+    for _ in 0..4 {
+        assert_eq!(ask(Method::GET).await, 200);
+    }
+    // What may do harm twice is sent once, to whoever has its turn.
+    let (first, second) = (ask(Method::POST).await, ask(Method::POST).await);
+    assert_eq!(first.min(second), 200);
+    assert_eq!(first.max(second), 502);
 }
 
 async fn a_slow_upstream_is_504() {

@@ -24,14 +24,14 @@ const SERVER: [&str; 7] = [
     "timeout",
     "routes",
 ];
-const CLIENT: [&str; 3] = ["balance", "timeout", "http"];
+const CLIENT: [&str; 4] = ["retry", "balance", "timeout", "http"];
 
 fn server_with(plugin: &str) -> Vec<String> {
     std::iter::once(plugin).chain(SERVER).map(str::to_owned).collect()
 }
 
 fn client_with(plugin: &str) -> Vec<String> {
-    ["balance", "timeout", plugin, "http"].map(str::to_owned).to_vec()
+    ["retry", "balance", "timeout", plugin, "http"].map(str::to_owned).to_vec()
 }
 
 fn maps(host: &HostProcess) -> String {

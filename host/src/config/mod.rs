@@ -157,11 +157,17 @@ pub struct Client {
     /// How long a response head may take to come.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
+    /// How often a call that was not answered is made again.
+    pub retries: u32,
 }
 
 impl Default for Client {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(2), request_timeout: Duration::from_secs(30) }
+        Self {
+            connect_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(30),
+            retries: 2,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The plugin's place in the client stack: innermost, so that every attempt is one exchange.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -14,7 +15,7 @@ use hyper_util::client::legacy::{
 };
 use pin_project_lite::pin_project;
 use plugin_api::{
-    Outcome, Peer,
+    Outcome, Peer, Version,
     abi::ClientLayerObject,
     adapter::{Lent, lend_headers},
 };
@@ -48,7 +49,12 @@ impl ClientExchange {
     }
 
     /// Sends `request`, whose target is absolute, to an instance of the group `service`.
-    pub(crate) fn send(&self, service: &str, request: Request<Body>) -> ClientFuture {
+    pub(crate) fn send(
+        &self,
+        service: &str,
+        request: Request<Body>,
+        attempts: &mut Attempts,
+    ) -> ClientFuture {
         let Some(plugin) = &self.plugin else {
             return ClientFuture { inner: self.http.request(request), exchange: None };
         };
@@ -57,7 +63,9 @@ impl ClientExchange {
         let followed = {
             let headers = head::headers(&parts.headers);
             let head = head::request(&parts, &headers).with_service(service);
-            let parent = context::current().unwrap_or_default();
+            // The connection that a forwarded request came by is not the one that it goes by.
+            let head = head.over(Version::HTTP_11, Peer::NONE).resent(attempts.failed);
+            let parent = attempts.parent();
             let mut lent = Lent(&mut changes);
             let lent = lend_headers(&mut lent);
             self.hooks.call(|| plugin.on_request(&head, &parent, lent).into_option())
@@ -65,10 +73,84 @@ impl ClientExchange {
         changes.apply(&mut parts.headers);
         let mut exchange =
             followed.flatten().map(|plugin| Exchange::new(plugin, &self.hooks, &parts.method));
-        if let Some(exchange) = &mut exchange {
+        for exchange in exchange.iter_mut().chain(&mut attempts.call) {
             body = exchange.count_request(body);
+            exchange.ends_otherwise(None);
         }
         ClientFuture { inner: self.http.request(Request::from_parts(parts, body)), exchange }
+    }
+}
+
+/// The attempts of one call, as the plugin is told of them.
+#[derive(Default)]
+pub(crate) struct Attempts {
+    failed: u32,
+    /// The whole call, once there is a second attempt.
+    call: Option<Exchange>,
+}
+
+impl Attempts {
+    /// How many have failed so far.
+    pub(crate) const fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    fn parent(&self) -> plugin_api::Context {
+        let call = self.call.as_ref().map(Exchange::context);
+        let call = call.filter(|context| context.span().is_valid());
+        call.or_else(context::current).unwrap_or_default()
+    }
+
+    /// Another attempt follows this one.
+    pub(crate) fn retry(&mut self, failed: Failed) {
+        let outcome = outcome(&failed.error);
+        if let (0, Some(exchange)) = (self.failed, failed.exchange) {
+            self.call = exchange.retry(outcome);
+        }
+        // Where no instance is left to take it, the call ends as this attempt did.
+        self.end_as(outcome);
+        self.failed += 1;
+    }
+
+    /// The last attempt was answered.
+    pub(crate) fn answered(self, response: Response<Body>) -> Response<Body> {
+        follow(self.call, response)
+    }
+
+    /// The last attempt has failed.
+    pub(crate) fn end_as(&mut self, outcome: Outcome) {
+        if let Some(call) = &mut self.call {
+            call.ends_otherwise(Some(outcome));
+        }
+    }
+}
+
+/// An attempt without a response head. Dropped, it ends as what it is; see [`Attempts::retry`].
+pub(crate) struct Failed {
+    error: ClientError,
+    exchange: Option<Exchange>,
+}
+
+impl fmt::Debug for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl Failed {
+    /// Whether no byte of a response can have been acted on: no connection was made, or it broke
+    /// before there was a head.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        let source = std::error::Error::source(&self.error);
+        let broke = |error: &hyper::Error| !error.is_user() && !error.is_parse();
+        self.error.is_connect()
+            || source.and_then(|source| source.downcast_ref()).is_some_and(broke)
+    }
+
+    /// The last attempt of its call: ends that too, and gives what hyper said.
+    pub(crate) fn give_up(self, attempts: &mut Attempts) -> ClientError {
+        attempts.end_as(outcome(&self.error));
+        self.error
     }
 }
 
@@ -82,19 +164,19 @@ pin_project! {
 }
 
 impl Future for ClientFuture {
-    type Output = Result<Response<Body>, ClientError>;
+    type Output = Result<Response<Body>, Failed>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let polled = ready!(this.inner.poll(cx));
-        let exchange = this.exchange.take();
+        let mut exchange = this.exchange.take();
         Poll::Ready(match polled {
             Ok(response) => Ok(follow(exchange, response.map(Body::from))),
             Err(error) => {
-                if let Some(mut exchange) = exchange {
-                    exchange.end(outcome(&error));
+                if let Some(exchange) = &mut exchange {
+                    exchange.ends_otherwise(Some(outcome(&error)));
                 }
-                Err(error)
+                Err(Failed { error, exchange })
             }
         })
     }
@@ -169,7 +251,10 @@ mod tests {
     async fn an_attempt_is_told_and_carries_the_headers_of_its_context() {
         let journal = Journal::default();
         let (place, served) = answer_once("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
-        let response = exchange(&journal).send("greeter", get(&place)).await.unwrap();
+        let response = exchange(&journal)
+            .send("greeter", get(&place), &mut Attempts::default())
+            .await
+            .unwrap();
         response.into_body().collect().await.unwrap();
         let told = ["call greeter /x below 0", "response 200", "end complete 0 2"];
         assert_eq!(journal.take(), told);
@@ -190,7 +275,12 @@ mod tests {
                 Some(bytes) => answer_once(bytes).await.0,
                 None => "127.0.0.1:1".to_owned(),
             };
-            assert!(exchange(&journal).send("greeter", get(&place)).await.is_err());
+            assert!(
+                exchange(&journal)
+                    .send("greeter", get(&place), &mut Attempts::default())
+                    .await
+                    .is_err()
+            );
             assert_eq!(journal.take()[1..], [end], "{answer:?}");
         }
     }
@@ -206,8 +296,10 @@ mod tests {
         let mut request = get(&place);
         *request.method_mut() = http::Method::POST;
         *request.body_mut() = Body::new(http_body_util::StreamBody::new(broken));
-        let error = exchange(&journal).send("greeter", request).await.unwrap_err();
-        assert!(is_request_body(&error), "{error:?}");
+        let attempt = &mut Attempts::default();
+        let failed = exchange(&journal).send("greeter", request, attempt).await.err().unwrap();
+        assert!(is_request_body(&failed.error) && !failed.is_unanswered(), "{:?}", failed.error);
+        drop(failed);
         assert!(journal.take()[1].starts_with("end client gone "));
     }
 
@@ -215,7 +307,10 @@ mod tests {
     async fn a_body_that_the_upstream_cuts_is_told() {
         let journal = Journal::default();
         let (place, _) = answer_once("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi").await;
-        let response = exchange(&journal).send("greeter", get(&place)).await.unwrap();
+        let response = exchange(&journal)
+            .send("greeter", get(&place), &mut Attempts::default())
+            .await
+            .unwrap();
         assert!(response.into_body().collect().await.is_err());
         assert_eq!(journal.take().last().unwrap(), "end upstream gone 0 2");
     }
@@ -225,7 +320,7 @@ mod tests {
         let journal = Journal::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let place = listener.local_addr().unwrap().to_string();
-        let sent = exchange(&journal).send("greeter", get(&place));
+        let sent = exchange(&journal).send("greeter", get(&place), &mut Attempts::default());
         assert!(within(Duration::from_millis(50), sent).await.is_err());
         assert_eq!(journal.take()[1..], ["end timeout 0 0"]);
     }
@@ -238,7 +333,10 @@ mod tests {
              2\r\nhi\r\n0\r\ngrpc-status: 0\r\n\r\n",
         )
         .await;
-        let response = exchange(&journal).send("greeter", get(&place)).await.unwrap();
+        let response = exchange(&journal)
+            .send("greeter", get(&place), &mut Attempts::default())
+            .await
+            .unwrap();
         let body = response.into_body().collect().await.unwrap();
         assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
         assert_eq!(journal.take()[2..], ["trailers grpc-status=0", "end complete 0 2"]);

@@ -6,14 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{self, Poll},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, Version, response};
 use http_body::{Body as _, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use plugin_api::{End, Outcome, Peer, ResponseHead, abi::ExchangeObject};
+use plugin_api::{Context, End, Outcome, Peer, ResponseHead, abi::ExchangeObject};
 use tower::BoxError;
 
 use super::{Hooks, cut, head};
@@ -29,6 +29,8 @@ pub(super) struct Exchange {
     hooks: Arc<Hooks>,
     is_head: bool,
     is_over: bool,
+    /// How it ends when it is dropped, where that is known beforehand.
+    otherwise: Option<Outcome>,
     /// Counted by the request's body, which may live on while the response is sent.
     request_bytes: Option<Arc<AtomicU64>>,
     response_bytes: u64,
@@ -41,6 +43,7 @@ impl Exchange {
             hooks: Arc::clone(hooks),
             is_head: method == Method::HEAD,
             is_over: false,
+            otherwise: None,
             request_bytes: None,
             response_bytes: 0,
         }
@@ -92,10 +95,45 @@ impl Exchange {
         if std::mem::replace(&mut self.is_over, true) {
             return;
         }
+        let end = self.how(outcome);
+        self.hooks.call(|| self.plugin.on_end(&end));
+    }
+
+    fn how(&self, outcome: Outcome) -> End {
         let request_bytes =
             self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
-        let end = End::new(outcome, request_bytes, self.response_bytes);
-        self.hooks.call(|| self.plugin.on_end(&end));
+        End::new(outcome, request_bytes, self.response_bytes)
+    }
+
+    /// Sets how it ends when it is dropped; `None`: as the drop itself says.
+    pub(super) const fn ends_otherwise(&mut self, outcome: Option<Outcome>) {
+        self.otherwise = outcome;
+    }
+
+    /// The context that the plugin has made for it.
+    pub(super) fn context(&self) -> Context {
+        self.hooks.call(|| self.plugin.context()).unwrap_or_default()
+    }
+
+    /// Tells that this attempt is over and another one follows; the answer is the whole call.
+    pub(super) fn retry(mut self, outcome: Outcome) -> Option<Self> {
+        self.is_over = true;
+        let end = self.how(outcome);
+        let whole = self.hooks.call(|| self.plugin.on_retry(&end).into_option()).flatten()?;
+        Some(self.succeeded_by(whole))
+    }
+
+    /// What the plugin has answered in place of this exchange.
+    fn succeeded_by(&self, plugin: ExchangeObject) -> Self {
+        Self {
+            plugin,
+            hooks: Arc::clone(&self.hooks),
+            is_head: self.is_head,
+            is_over: false,
+            otherwise: None,
+            request_bytes: None,
+            response_bytes: 0,
+        }
     }
 }
 
@@ -109,7 +147,7 @@ pub(super) struct Over {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.end(cut::reason());
+        self.end(self.otherwise.unwrap_or_else(cut::reason));
     }
 }
 
@@ -168,7 +206,7 @@ impl http_body::Body for FollowedBody {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.as_mut().project();
         let inner = Pin::new(this.inner);
@@ -213,7 +251,7 @@ impl http_body::Body for CountedBody {
 
     fn poll_frame(
         self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.inner).poll_frame(cx);

@@ -10,6 +10,7 @@ mod exchange;
 mod head;
 mod hooks;
 mod request_id;
+mod retry;
 mod server_exchange;
 mod slow_hooks;
 #[cfg(test)]
@@ -17,10 +18,13 @@ pub(crate) mod testing;
 mod timeout;
 
 pub(crate) use catch_panic::CatchPanicLayer;
-pub(crate) use client_exchange::{ClientExchange, ClientFuture, HttpClient, is_request_body};
+pub(crate) use client_exchange::{
+    Attempts, ClientExchange, ClientFuture, Failed, HttpClient, is_request_body,
+};
 pub(crate) use error_status::ErrorStatusLayer;
 pub(crate) use hooks::{Hooks, StackHooks};
 pub(crate) use request_id::RequestIdLayer;
+pub(crate) use retry::{Repeat, Retries};
 pub(crate) use server_exchange::ServerExchange;
 use slow_hooks::SlowHooks;
 pub(crate) use timeout::{TimeoutLayer, within};

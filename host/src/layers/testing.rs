@@ -65,11 +65,13 @@ impl HostServices for Journal {
 struct Scribe {
     host: Host,
     records: bool,
+    /// Stands before the lines of what was answered by `on_retry`.
+    part: &'static str,
 }
 
 impl Scribe {
     fn write(&self, line: impl AsRef<str>) {
-        self.host.log(Level::INFO, "test", line.as_ref());
+        self.host.log(Level::INFO, "test", &format!("{}{}", self.part, line.as_ref()));
     }
 }
 
@@ -80,7 +82,7 @@ impl Plugin for Scribe {
     type ClientLayer = Self;
 
     fn create(settings: &str, host: Host) -> Result<Self, PluginError> {
-        Ok(Self { host, records: settings != "unrecorded" })
+        Ok(Self { host, records: settings != "unrecorded", part: "" })
     }
 
     fn server_layer(&self) -> Option<Self> {
@@ -113,7 +115,11 @@ impl ClientLayer for Scribe {
         headers: &mut Headers<'_>,
     ) -> Option<Self> {
         let parent = parent.span().span_id[0];
-        self.write(format!("call {} {} below {parent}", head.service(), head.path()));
+        let times = match head.resend_count() {
+            0 => String::new(),
+            times => format!(" again {times}"),
+        };
+        self.write(format!("call {} {} below {parent}{times}", head.service(), head.path()));
         headers.set("traceparent", "here");
         headers.remove("tracestate");
         headers.set("not a name", "dropped");
@@ -136,20 +142,33 @@ impl Exchange for Scribe {
         }
     }
 
-    fn on_end(&mut self, end: &End) {
-        let name = match end.outcome {
-            Outcome::COMPLETE => "complete",
-            Outcome::CLIENT_GONE => "client gone",
-            Outcome::UPSTREAM_GONE => "upstream gone",
-            Outcome::TIMEOUT => "timeout",
-            Outcome::SHED => "shed",
-            Outcome::PANIC => "panic",
-            Outcome::CONNECT_FAILED => "connect failed",
-            Outcome::STOPPED => "stopped",
-            _ => "unknown",
-        };
-        self.write(format!("end {name} {} {}", end.request_bytes, end.response_bytes));
+    fn context(&self) -> Context {
+        Context::new(SpanContext::new([1; 16], [9; 8], SpanContext::SAMPLED))
     }
+
+    fn on_retry(&mut self, end: &End) -> Option<Self> {
+        self.write(format!("retry after {}", how(end)));
+        Some(Self { part: "all: ", ..self.clone() })
+    }
+
+    fn on_end(&mut self, end: &End) {
+        self.write(format!("end {}", how(end)));
+    }
+}
+
+fn how(end: &End) -> String {
+    let name = match end.outcome {
+        Outcome::COMPLETE => "complete",
+        Outcome::CLIENT_GONE => "client gone",
+        Outcome::UPSTREAM_GONE => "upstream gone",
+        Outcome::TIMEOUT => "timeout",
+        Outcome::SHED => "shed",
+        Outcome::PANIC => "panic",
+        Outcome::CONNECT_FAILED => "connect failed",
+        Outcome::STOPPED => "stopped",
+        _ => "unknown",
+    };
+    format!("{name} {} {}", end.request_bytes, end.response_bytes)
 }
 
 fn text(value: &[u8]) -> String {
