@@ -299,6 +299,11 @@ async fn drain(mut draining: Draining, deadline: Instant) -> Stopped {
     if drained.is_err() {
         tracing::warn!("the drain deadline passed; cutting what is still open");
     }
+    // Tunnels have their time too. As they have no end of their own, one that is cut is no loss.
+    let tunnels = draining.tunnels();
+    if tokio::time::timeout_at(deadline.into(), tunnels.ended()).await.is_err() {
+        tracing::info!(tunnels = tunnels.open(), "cutting tunnels at the drain deadline");
+    }
     if tokio::time::timeout(CUT_GRACE, draining.cut()).await.is_err() {
         tracing::warn!("a handler that blocks its thread is left behind");
     }

@@ -81,6 +81,14 @@ pub enum CallError {
         /// Why.
         source: BoxError,
     },
+    /// The service answered with another protocol, which could not be spoken.
+    #[error("service {service}: switched protocols in vain")]
+    Switch {
+        /// The service group that was called.
+        service: String,
+        /// Why not.
+        source: BoxError,
+    },
     /// No response head came in time.
     #[error("service {service}: no response from {instance} within {timeout:?}")]
     Timeout {

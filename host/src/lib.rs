@@ -63,6 +63,7 @@ pub use cli::main;
 pub use client::{CallError, Client};
 pub use error::Error;
 pub use identity::Identity;
+pub use layers::Tunnel;
 pub use plugin::{LoadError, Plugin};
 pub use server::Peer;
 pub use shutdown::Stopped;

@@ -14,7 +14,7 @@ use crate::{
     context::Context,
     error::PluginError,
     host::{Level, Service},
-    http::{End, Header, RequestHead, ResponseHead},
+    http::{End, Header, Outcome, RequestHead, ResponseHead},
     plugin::State,
 };
 
@@ -43,6 +43,7 @@ pub trait AbiExchange: Send {
     }
     /// [`Exchange::on_upgrade`](crate::Exchange::on_upgrade)
     fn on_upgrade(&mut self) -> ROption<ExchangeObject> {
+        self.on_end(&End::new(Outcome::COMPLETE, 0, 0));
         RNone
     }
 }

@@ -38,6 +38,7 @@ mod receivers;
 mod stack;
 mod stop;
 mod trace;
+mod upgrade;
 mod w3c;
 
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         stack::trials(),
         boundary::trials(),
         bytes::trials(),
+        upgrade::trials(),
         trace::trials(),
         context::trials(),
         curl::trials(),

@@ -39,6 +39,24 @@ impl RawUpstream {
         Self { address, requests, task }
     }
 
+    /// Starts a service that answers a request with `head`, a 101, and from then on sends back what
+    /// it is sent; at the end of that it says `bye` and closes.
+    ///
+    /// # Panics
+    /// When there is no free port.
+    pub async fn switching(head: &'static [u8]) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&requests);
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(switch(stream, head, Arc::clone(&sink)));
+            }
+        });
+        Self { address, requests, task }
+    }
+
     /// The base URL, for `[discovery.static]`.
     #[must_use]
     pub fn url(&self) -> String {
@@ -71,6 +89,21 @@ async fn serve(mut stream: TcpStream, answer: &[u8], requests: Arc<Mutex<Vec<Vec
             }
         }
     }
+}
+
+async fn switch(mut stream: TcpStream, head: &[u8], requests: Arc<Mutex<Vec<Vec<u8>>>>) {
+    let mut bytes = Vec::new();
+    while let Ok(1..) = stream.read_buf(&mut bytes).await {
+        if is_whole(&bytes) {
+            break;
+        }
+    }
+    requests.lock().unwrap().push(bytes);
+    // A connection that breaks is for the test to judge.
+    let _ = stream.write_all(head).await;
+    let (mut from, mut to) = stream.split();
+    let _ = tokio::io::copy(&mut from, &mut to).await;
+    let _ = to.write_all(b"bye").await;
 }
 
 /// Whether `bytes` are a request with all of its body.

@@ -95,7 +95,7 @@ fn respond(error: &(dyn Error + Send + Sync + 'static)) -> Response<Body> {
         Some(CallError::Timeout { .. }) => {
             refusal(StatusCode::GATEWAY_TIMEOUT, Outcome::TIMEOUT, "upstream timeout\n")
         }
-        Some(CallError::Connect { .. } | CallError::Upstream { .. }) => {
+        Some(CallError::Connect { .. } | CallError::Upstream { .. } | CallError::Switch { .. }) => {
             refusal(StatusCode::BAD_GATEWAY, Outcome::UPSTREAM_GONE, "upstream unavailable\n")
         }
         Some(CallError::Request { .. } | CallError::RequestBody { .. }) | None => {

@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 use plugin_api::{Context, End, Outcome, Peer, ResponseHead, abi::ExchangeObject};
 use tower::BoxError;
 
-use super::{Hooks, cut, head};
+use super::{Hooks, cut, head, tunnel};
 use crate::{Body, telemetry::context, telemetry::context::Current};
 
 /// Why a response of the host's own was given; an extension of that response.
@@ -28,6 +28,7 @@ pub(super) struct Exchange {
     plugin: ExchangeObject,
     hooks: Arc<Hooks>,
     is_head: bool,
+    is_connect: bool,
     is_over: bool,
     /// How it ends when it is dropped, where that is known beforehand.
     otherwise: Option<Outcome>,
@@ -42,6 +43,7 @@ impl Exchange {
             plugin,
             hooks: Arc::clone(hooks),
             is_head: method == Method::HEAD,
+            is_connect: method == Method::CONNECT,
             is_over: false,
             otherwise: None,
             request_bytes: None,
@@ -115,6 +117,36 @@ impl Exchange {
         self.hooks.call(|| self.plugin.context()).unwrap_or_default()
     }
 
+    /// Whether the connection no longer speaks HTTP after a response of this status.
+    pub(super) fn ends_http(&self, status: StatusCode) -> bool {
+        status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success())
+    }
+
+    /// Tells the head of the response that ends HTTP; what the plugin answers follows the tunnel.
+    pub(super) fn upgrade(mut self, response: Response<Body>) -> Response<Body> {
+        let (parts, body) = response.into_parts();
+        self.tell_head(&parts, Peer::NONE);
+        match parts.extensions.get::<tunnel::Followed>() {
+            Some(tunnel) => tunnel.by(self.upgraded()),
+            // A handler has taken the connection by itself: nobody can tell its end.
+            None => self.end(Outcome::COMPLETE),
+        }
+        Response::from_parts(parts, body)
+    }
+
+    fn upgraded(&mut self) -> Option<Self> {
+        self.is_over = true;
+        let tunnel = self.hooks.call(|| self.plugin.on_upgrade().into_option()).flatten()?;
+        Some(self.succeeded_by(tunnel))
+    }
+
+    /// Tells the end of a tunnel, with the bytes from the client and to it.
+    pub(super) fn end_tunnel(mut self, outcome: Outcome, up: u64, down: u64) {
+        self.is_over = true;
+        let end = End::new(outcome, up, down);
+        self.hooks.call(|| self.plugin.on_end(&end));
+    }
+
     /// Tells that this attempt is over and another one follows; the answer is the whole call.
     pub(super) fn retry(mut self, outcome: Outcome) -> Option<Self> {
         self.is_over = true;
@@ -129,6 +161,7 @@ impl Exchange {
             plugin,
             hooks: Arc::clone(&self.hooks),
             is_head: self.is_head,
+            is_connect: self.is_connect,
             is_over: false,
             otherwise: None,
             request_bytes: None,

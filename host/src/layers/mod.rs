@@ -16,6 +16,7 @@ mod slow_hooks;
 #[cfg(test)]
 pub(crate) mod testing;
 mod timeout;
+mod tunnel;
 
 pub(crate) use catch_panic::CatchPanicLayer;
 pub(crate) use client_exchange::{
@@ -28,3 +29,5 @@ pub(crate) use retry::{Repeat, Retries};
 pub(crate) use server_exchange::ServerExchange;
 use slow_hooks::SlowHooks;
 pub(crate) use timeout::{TimeoutLayer, within};
+pub use tunnel::Tunnel;
+pub(crate) use tunnel::Tunnels;

@@ -106,6 +106,9 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFu
         if let Some(route) = current.as_ref().and_then(|current| current.route.as_deref()) {
             exchange.route(route);
         }
+        if exchange.ends_http(response.status()) {
+            return Poll::Ready(Ok(exchange.upgrade(response)));
+        }
         let over = Over { version: *this.version, peer: Peer::NONE, context: current };
         Poll::Ready(Ok(exchange.respond(response, over)))
     }

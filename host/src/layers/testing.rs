@@ -65,7 +65,7 @@ impl HostServices for Journal {
 struct Scribe {
     host: Host,
     records: bool,
-    /// Stands before the lines of what was answered by `on_retry`.
+    /// Stands before the lines of what was answered by `on_retry` and `on_upgrade`.
     part: &'static str,
 }
 
@@ -149,6 +149,11 @@ impl Exchange for Scribe {
     fn on_retry(&mut self, end: &End) -> Option<Self> {
         self.write(format!("retry after {}", how(end)));
         Some(Self { part: "all: ", ..self.clone() })
+    }
+
+    fn on_upgrade(&mut self) -> Option<Self> {
+        self.write("upgrade");
+        Some(Self { part: "tunnel: ", ..self.clone() })
     }
 
     fn on_end(&mut self, end: &End) {

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header,
+    uri::PathAndQuery,
 };
 
-use crate::{Body, CallError, Client};
+use hyper_util::rt::TokioIo;
+use tower::BoxError;
+
+use crate::{Body, CallError, Client, Tunnel};
 
 /// Whether a header speaks of one connection only and does not go on: RFC 9110, section 7.6.1.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -36,12 +40,71 @@ pub(super) async fn forward(
     {
         *request.uri_mut() = Uri::from(path);
     }
+    let upgrade = Upgrade::of(&mut request);
     strip(request.headers_mut());
     join_cookies(request.headers_mut());
+    if let Some(upgrade) = &upgrade {
+        ask(request.headers_mut(), &upgrade.protocol);
+    }
     let mut response = client.call(&service, request).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return switched(&service, upgrade, response).await;
+    }
     strip(response.headers_mut());
     // A service may speak an older version than our client does.
     *response.version_mut() = Version::HTTP_11;
+    Ok(response)
+}
+
+/// A request for another protocol on the same connection, and what it asks for.
+struct Upgrade {
+    tunnel: Tunnel,
+    protocol: HeaderValue,
+}
+
+impl Upgrade {
+    fn of(request: &mut Request<Body>) -> Option<Self> {
+        let headers = request.headers();
+        let mut protocols = headers.get_all(header::UPGRADE).iter();
+        let (Some(protocol), None) = (protocols.next(), protocols.next()) else { return None };
+        if !named_by_connection(headers).contains(&header::UPGRADE) || !may_pass(protocol) {
+            return None;
+        }
+        let protocol = protocol.clone();
+        Some(Self { tunnel: Tunnel::of(request)?, protocol })
+    }
+}
+
+/// Whether a protocol is one to tunnel. Another version of HTTP, or TLS with whatever is in it,
+/// would bring requests past the routes.
+fn may_pass(protocol: &HeaderValue) -> bool {
+    let is_http = |name: &str| ["h2c", "h2", "http", "tls"].contains(&name);
+    protocol.to_str().is_ok_and(|names| {
+        let mut names = names.split(',').map(|name| name.trim().to_ascii_lowercase());
+        names.all(|name| !is_http(name.split('/').next().unwrap_or_default()))
+    })
+}
+
+fn ask(headers: &mut HeaderMap, protocol: &HeaderValue) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, protocol.clone());
+}
+
+/// The 101 of a service: joins its connection with the client's.
+async fn switched(
+    service: &str,
+    upgrade: Option<Upgrade>,
+    mut response: Response<Body>,
+) -> Result<Response<Body>, CallError> {
+    let failed = |source: BoxError| CallError::Switch { service: service.to_owned(), source };
+    let upgrade = upgrade.ok_or_else(|| failed("nobody has asked for it".into()))?;
+    let upstream = hyper::upgrade::on(&mut response).await.map_err(|e| failed(e.into()))?;
+    let protocol = response.headers().get(header::UPGRADE).cloned().unwrap_or(upgrade.protocol);
+    strip(response.headers_mut());
+    ask(response.headers_mut(), &protocol);
+    // The call ends here, before the request that it is a part of.
+    *response.body_mut() = Body::empty();
+    upgrade.tunnel.join(TokioIo::new(upstream), &mut response);
     Ok(response)
 }
 
@@ -91,6 +154,22 @@ mod tests {
             headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(),
             ["a=1; b=2; c=3; d=4"]
         );
+    }
+
+    #[test]
+    fn http_is_not_tunnelled() {
+        for (protocol, passes) in [
+            ("websocket", true),
+            ("WebSocket", true),
+            ("foo/2, bar", true),
+            ("h2c", false),
+            ("H2C", false),
+            ("HTTP/2.0", false),
+            ("websocket, h2c", false),
+            ("TLS/1.0,HTTP/1.1", false),
+        ] {
+            assert_eq!(may_pass(&HeaderValue::from_static(protocol)), passes, "{protocol}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{body::Incoming, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
@@ -30,7 +30,7 @@ use tokio::{
 use tower::ServiceExt;
 
 use self::cuttable::Streams;
-use crate::{Body, stack::Sealed};
+use crate::{Body, layers::Tunnels, stack::Sealed};
 
 /// How long the first request of a connection may take to come. hyper has a timeout for every
 /// request's head, whose timer costs a forwarder a twentieth of its throughput.
@@ -49,6 +49,7 @@ pub(crate) struct Server<S> {
     service: S,
     builder: Builder<Streams>,
     streams: Streams,
+    tunnels: Tunnels,
     connections: JoinSet<()>,
     graceful: GracefulShutdown,
 }
@@ -61,7 +62,8 @@ impl<S: Sealed> Server<S> {
         builder.http1().header_read_timeout(None);
         builder.http2().timer(TokioTimer::new());
         let (connections, graceful) = (JoinSet::new(), GracefulShutdown::new());
-        Self { listener, service, builder, streams, connections, graceful }
+        let tunnels = Tunnels::default();
+        Self { listener, service, builder, streams, tunnels, connections, graceful }
     }
 
     /// Accepts connections until `stop` is ready, then none any more.
@@ -70,8 +72,8 @@ impl<S: Sealed> Server<S> {
         loop {
             tokio::select! {
                 stopped = &mut stop => {
-                    let Self { streams, connections, graceful, .. } = self;
-                    return (stopped, Draining { streams, connections, graceful });
+                    let Self { streams, tunnels, connections, graceful, .. } = self;
+                    return (stopped, Draining { streams, tunnels, connections, graceful });
                 }
                 accepted = self.listener.accept() => self.accepted(accepted).await,
                 // Only ended connections are taken out, so that the set does not grow.
@@ -99,11 +101,16 @@ impl<S: Sealed> Server<S> {
         let service = self.service.clone();
         let has_asked = Arc::new(AtomicBool::new(false));
         let asks = Arc::clone(&has_asked);
-        let service = service_fn(move |request| {
+        let tunnels = self.tunnels.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
             asks.store(true, Ordering::Relaxed);
+            if request.extensions().get::<OnUpgrade>().is_some() {
+                request.extensions_mut().insert(tunnels.clone());
+            }
             answer(service.clone(), request, peer)
         });
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let stream = TokioIo::new(stream);
+        let connection = self.builder.serve_connection_with_upgrades(stream, service);
         let connection = self.graceful.watch(connection.into_owned());
         self.connections.spawn(self.streams.deadline().over(async move {
             tokio::select! {
@@ -140,6 +147,7 @@ fn answer(
 /// Connections that finish what they have begun.
 pub(crate) struct Draining {
     streams: Streams,
+    tunnels: Tunnels,
     connections: JoinSet<()>,
     graceful: GracefulShutdown,
 }
@@ -150,11 +158,18 @@ impl Draining {
         std::mem::take(&mut self.graceful).shutdown().await;
     }
 
+    /// The connections that no longer speak HTTP, and are in no request's way.
+    pub(crate) const fn tunnels(&self) -> &Tunnels {
+        &self.tunnels
+    }
+
     /// Cuts what is still open, and returns once the last of it is gone.
     pub(crate) async fn cut(mut self) {
         self.streams.deadline().pass();
+        self.tunnels.cut();
         self.connections.shutdown().await;
         self.streams.ended().await;
+        self.tunnels.ended().await;
     }
 }
 
@@ -170,12 +185,16 @@ mod tests {
         client::legacy::{Client, connect::HttpConnector},
         rt::TokioExecutor,
     };
-    use tokio::{sync::oneshot, task::JoinHandle};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        sync::oneshot,
+        task::JoinHandle,
+    };
     use tower::BoxError;
 
     use super::*;
     use crate::{
-        config,
+        Tunnel, config,
         layers::testing::Journal,
         stack::{Handler, ServerStack},
     };
@@ -247,6 +266,83 @@ mod tests {
             assert!(body.collect().await.is_err());
             assert!(never.await.unwrap().is_err());
         }
+    }
+
+    /// Answers CONNECT as a proxy does.
+    async fn connect(mut request: Request<Body>) -> io::Result<Response<Body>> {
+        let place = request.uri().authority().unwrap().to_string();
+        let mut response = Response::new(Body::empty());
+        let tunnel = Tunnel::of(&mut request).unwrap();
+        tunnel.join(TcpStream::connect(place).await?, &mut response);
+        Ok(response)
+    }
+
+    /// The client's and the other end of an open tunnel.
+    async fn tunnel(running: &Running) -> (TcpStream, TcpStream) {
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = other.local_addr().unwrap();
+        let server = running.url.trim_start_matches("http://").trim_end_matches('/');
+        let mut client = TcpStream::connect(server).await.unwrap();
+        let head = format!("CONNECT {place} HTTP/1.1\r\nhost: {place}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let (other, _) = other.accept().await.unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with("\r\n\r\n") {
+            answer.push(client.read_u8().await.unwrap().into());
+        }
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert_eq!(running.journal.until("upgrade").await[1..], ["response 200", "upgrade"]);
+        (client, other)
+    }
+
+    async fn pass(from: &mut TcpStream, to: &mut TcpStream, text: &str) {
+        from.write_all(text.as_bytes()).await.unwrap();
+        let mut passed = vec![0; text.len()];
+        to.read_exact(&mut passed).await.unwrap();
+        assert_eq!(String::from_utf8(passed).unwrap(), text);
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_is_followed_to_the_end_of_both_directions() {
+        let running = Running::start(tower::service_fn(connect)).await;
+        let (mut client, mut other) = tunnel(&running).await;
+        pass(&mut client, &mut other, "ping").await;
+        pass(&mut other, &mut client, "pong!").await;
+        client.shutdown().await.unwrap();
+        assert_eq!(other.read(&mut [0]).await.unwrap(), 0, "the end is passed on");
+        pass(&mut other, &mut client, "and more").await;
+        assert_eq!(running.journal.take(), [""; 0], "half of it is still open");
+        drop(other);
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(running.journal.until("tunnel").await, ["tunnel: end complete 4 13"]);
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_says_who_broke_it() {
+        for (client_breaks, end) in [(true, "client gone"), (false, "upstream gone")] {
+            let running = Running::start(tower::service_fn(connect)).await;
+            let (client, other) = tunnel(&running).await;
+            let (breaks, stays) = if client_breaks { (client, other) } else { (other, client) };
+            // Closing it sends a reset.
+            breaks.set_zero_linger().unwrap();
+            drop(breaks);
+            let told = running.journal.until("tunnel").await;
+            assert_eq!(told, [format!("tunnel: end {end} 0 0")]);
+            drop(stays);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_is_in_no_requests_way_and_is_cut_at_the_deadline() {
+        let running = Running::start(tower::service_fn(connect)).await;
+        let (mut client, mut other) = tunnel(&running).await;
+        let (journal, mut draining) = running.stop().await;
+        draining.drain().await;
+        pass(&mut client, &mut other, "still there").await;
+        assert_eq!(draining.tunnels().open(), 1);
+        draining.cut().await;
+        assert_eq!(journal.take(), ["tunnel: end stopped 11 0"]);
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
     }
 
     #[tokio::test]
