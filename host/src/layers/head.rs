@@ -81,15 +81,22 @@ impl plugin_api::adapter::HeaderMap for Changes {
     }
 }
 
-/// The names that W3C propagation sets are ready-made: any other is allocated anew each time.
+/// The names that propagation sets are ready-made: any other is allocated anew each time.
 fn header_name(name: &str) -> Option<HeaderName> {
-    const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-    const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-    const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
-    match name {
-        "traceparent" => Some(TRACEPARENT),
-        "tracestate" => Some(TRACESTATE),
-        "baggage" => Some(BAGGAGE),
-        _ => HeaderName::from_bytes(name.as_bytes()).ok(),
-    }
+    static READY: [HeaderName; 12] = [
+        HeaderName::from_static("traceparent"),
+        HeaderName::from_static("tracestate"),
+        HeaderName::from_static("baggage"),
+        HeaderName::from_static("traceresponse"),
+        HeaderName::from_static("server-timing"),
+        HeaderName::from_static("b3"),
+        HeaderName::from_static("x-b3-traceid"),
+        HeaderName::from_static("x-b3-spanid"),
+        HeaderName::from_static("x-b3-parentspanid"),
+        HeaderName::from_static("x-b3-sampled"),
+        HeaderName::from_static("x-b3-flags"),
+        HeaderName::from_static("uber-trace-id"),
+    ];
+    let ready = READY.iter().find(|ready| ready.as_str() == name).cloned();
+    ready.or_else(|| HeaderName::from_bytes(name.as_bytes()).ok())
 }

@@ -8,11 +8,12 @@ use std::{
     task::{self, Poll, ready},
 };
 
-use http::{Request, Response, Version, request};
+use http::{HeaderMap, Request, Response, Version, request};
 use pin_project_lite::pin_project;
 use plugin_api::{
     Context, Peer,
     abi::{AbiAccepted, ExchangeObject, ServerLayerObject},
+    adapter::{Lent, lend_headers},
 };
 use tower::Service;
 
@@ -80,7 +81,24 @@ where
         let mut current = Some(Current { context, route: None });
         let request = Request::from_parts(parts, body);
         let inner = context::enter(&mut current, || self.inner.call(request));
-        ServerFuture { inner, version, current, exchange }
+        let teller = Teller { plugin: Arc::clone(&self.plugin), hooks: Arc::clone(&self.hooks) };
+        ServerFuture { inner, version, teller, current, exchange }
+    }
+}
+
+/// What is left of the layer once a request is on its way.
+struct Teller {
+    plugin: Arc<ServerLayerObject>,
+    hooks: Arc<Hooks>,
+}
+
+impl Teller {
+    /// Lets the plugin tell the client of its trace, recorded or not.
+    fn tell_client(&self, context: &Context, headers: &mut HeaderMap) {
+        let mut changes = head::Changes::default();
+        let mut lent = Lent(&mut changes);
+        self.hooks.call(|| self.plugin.on_response(context, lend_headers(&mut lent)));
+        changes.apply(headers);
     }
 }
 
@@ -90,6 +108,7 @@ pin_project! {
         #[pin]
         inner: F,
         version: Version,
+        teller: Teller,
         current: Option<Current>,
         exchange: Option<Exchange>,
     }
@@ -100,7 +119,10 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFu
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let response = ready!(context::enter(this.current, || this.inner.poll(cx)))?;
+        let mut response = ready!(context::enter(this.current, || this.inner.poll(cx)))?;
+        if let Some(current) = this.current {
+            this.teller.tell_client(&current.context, response.headers_mut());
+        }
         let Some(mut exchange) = this.exchange.take() else { return Poll::Ready(Ok(response)) };
         let current = this.current.take();
         if let Some(route) = current.as_ref().and_then(|current| current.route.as_deref()) {
@@ -119,7 +141,7 @@ mod tests {
     use bytes::Bytes;
     use std::future;
 
-    use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+    use http::{HeaderName, HeaderValue, StatusCode};
     use http_body::Frame;
     use http_body_util::{BodyExt, Full, StreamBody};
     use tower::{BoxError, Layer, ServiceExt};
@@ -222,6 +244,25 @@ mod tests {
         let response = bench.answered(Response::new(broken)).await;
         assert!(response.into_body().collect().await.is_err());
         assert_eq!(bench.journal.take(), ["end upstream gone 0 3"]);
+    }
+
+    #[tokio::test]
+    async fn a_response_tells_its_client_of_the_trace() {
+        for settings in ["", "unrecorded"] {
+            let journal = Journal::default();
+            let layer = journal.plugin(settings).server_layer().unwrap();
+            let handler = tower::service_fn(|_: Request<Body>| async {
+                let response = Response::builder().header("server-timing", "db;dur=1");
+                Ok::<_, Infallible>(response.header("x-gone", "1").body(Body::empty()).unwrap())
+            });
+            let service = ServerExchange::new(handler, Arc::new(layer));
+            let response = service.oneshot(Request::default()).await.unwrap();
+            let headers = response.headers();
+            assert_eq!(headers["traceresponse"], "of 2", "{settings}");
+            let timing: Vec<_> = headers.get_all("server-timing").iter().collect();
+            assert_eq!(timing, ["db;dur=1", "trace"], "{settings}");
+            assert!(!headers.contains_key("x-gone"), "{settings}");
+        }
     }
 
     #[tokio::test]

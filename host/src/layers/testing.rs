@@ -103,6 +103,12 @@ impl ServerLayer for Scribe {
         let context = Context::new(SpanContext::new([1; 16], [2; 8], SpanContext::SAMPLED));
         Accepted { context, exchange: self.records.then(|| self.clone()) }
     }
+
+    fn on_response(&self, context: &Context, headers: &mut Headers<'_>) {
+        headers.set("traceresponse", &format!("of {}", context.span().span_id[0]));
+        headers.append("server-timing", "trace");
+        headers.remove("x-gone");
+    }
 }
 
 impl ClientLayer for Scribe {
