@@ -175,6 +175,9 @@ impl App {
         let config = self.settings.config();
         let mut server = ServerStack::new(handler, &config.server);
         let mut client = ClientStack::new(&config.client);
+        if config.log.access {
+            server.log_access();
+        }
 
         let discovery = discovery::connect(&config.discovery);
         let directory = Directory::new(discovery.watch().await?);

@@ -5,6 +5,7 @@
 //! | server stack | why it sits there |
 //! | --- | --- |
 //! | the plugin's layer | a shed, a timeout and a panic are traced as the responses they become |
+//! | access-log | only with `log.access`: a line for each request, in the context of its exchange |
 //! | request-id | every answer has an id, refusals included |
 //! | catch-panic | a handler that panics answers with 500 |
 //! | error-status | the one place where an error becomes a status code |
@@ -54,8 +55,8 @@ use crate::{
     config,
     discovery::Nobody,
     layers::{
-        Attempts, CatchPanicLayer, ClientExchange, ClientFuture, ErrorStatusLayer, Hooks,
-        RequestIdLayer, Retries, ServerExchange, TimeoutLayer,
+        AccessLog, Attempts, CatchPanicLayer, ClientExchange, ClientFuture, ErrorStatusLayer,
+        Hooks, RequestIdLayer, Retries, ServerExchange, TimeoutLayer,
     },
 };
 
@@ -93,6 +94,7 @@ pub struct ServerStack<H> {
     handler: H,
     max_in_flight: usize,
     request_timeout: Duration,
+    logs_access: bool,
     spliced: Option<Spliced<ServerLayerObject>>,
 }
 
@@ -103,8 +105,14 @@ impl<H> ServerStack<H> {
             handler,
             max_in_flight: config.max_in_flight.get(),
             request_timeout: config.request_timeout,
+            logs_access: false,
             spliced: None,
         }
+    }
+
+    /// Logs every request at its end.
+    pub const fn log_access(&mut self) {
+        self.logs_access = true;
     }
 
     /// Puts a plugin's layer outermost, in place of one that was spliced before.
@@ -131,9 +139,14 @@ impl<H> ServerStack<H> {
             .layer(GlobalConcurrencyLimitLayer::new(self.max_in_flight))
             .layer(TimeoutLayer(self.request_timeout))
             .service(handler);
-        let own = SERVER_LAYERS.map(str::to_owned);
+        let access_log = self.logs_access.then(|| "access-log".to_owned());
+        let own = access_log.into_iter().chain(SERVER_LAYERS.map(str::to_owned));
+        let service = match self.logs_access {
+            true => Either::Left(AccessLog(service)),
+            false => Either::Right(service),
+        };
         match self.spliced {
-            None => SealedServerStack { service: Either::Right(service), layers: own.into() },
+            None => SealedServerStack { service: Either::Right(service), layers: own.collect() },
             Some(Spliced { name, layer }) => SealedServerStack {
                 service: Either::Left(ServerExchange::new(service, Arc::new(layer))),
                 layers: std::iter::once(name).chain(own).collect(),

@@ -34,6 +34,7 @@ mod curl;
 mod dependencies;
 mod forward;
 mod python;
+mod log;
 mod receivers;
 mod stack;
 mod stop;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         boundary::trials(),
         bytes::trials(),
         upgrade::trials(),
+        log::trials(),
         trace::trials(),
         context::trials(),
         curl::trials(),

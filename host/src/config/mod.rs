@@ -115,6 +115,8 @@ pub struct Log {
     pub level: LogFilter,
     /// How a line looks.
     pub format: LogFormat,
+    /// Whether each request is a line.
+    pub access: bool,
 }
 
 /// How a log line looks.

@@ -22,8 +22,9 @@ use plugin_api::{
 
 use super::{
     Hooks,
-    exchange::{Exchange, Over},
+    exchange::Over,
     head,
+    recorder::{Recorded, Recorder},
 };
 use crate::{Body, telemetry::context};
 
@@ -72,7 +73,7 @@ impl ClientExchange {
         };
         changes.apply(&mut parts.headers);
         let mut exchange =
-            followed.flatten().map(|plugin| Exchange::new(plugin, &self.hooks, &parts.method));
+            followed.flatten().map(|plugin| Recorder::follow(plugin, &self.hooks, &parts.method));
         for exchange in exchange.iter_mut().chain(&mut attempts.call) {
             body = exchange.count_request(body);
             exchange.ends_otherwise(None);
@@ -86,7 +87,7 @@ impl ClientExchange {
 pub(crate) struct Attempts {
     failed: u32,
     /// The whole call, once there is a second attempt.
-    call: Option<Exchange>,
+    call: Option<Recorded>,
 }
 
 impl Attempts {
@@ -95,8 +96,8 @@ impl Attempts {
         self.failed
     }
 
-    fn parent(&self) -> plugin_api::Context {
-        let call = self.call.as_ref().map(Exchange::context);
+    fn parent(&mut self) -> plugin_api::Context {
+        let call = self.call.as_mut().map(|call| call.follower().context());
         let call = call.filter(|context| context.span().is_valid());
         call.or_else(context::current).unwrap_or_default()
     }
@@ -128,7 +129,7 @@ impl Attempts {
 /// An attempt without a response head. Dropped, it ends as what it is; see [`Attempts::retry`].
 pub(crate) struct Failed {
     error: ClientError,
-    exchange: Option<Exchange>,
+    exchange: Option<Recorded>,
 }
 
 impl fmt::Debug for Failed {
@@ -159,7 +160,7 @@ pin_project! {
     pub(crate) struct ClientFuture {
         #[pin]
         inner: ResponseFuture,
-        exchange: Option<Exchange>,
+        exchange: Option<Recorded>,
     }
 }
 
@@ -182,7 +183,7 @@ impl Future for ClientFuture {
     }
 }
 
-fn follow(exchange: Option<Exchange>, response: Response<Body>) -> Response<Body> {
+fn follow(exchange: Option<Recorded>, response: Response<Body>) -> Response<Body> {
     let Some(exchange) = exchange else { return response };
     let info: Option<&HttpInfo> = response.extensions().get();
     let peer = info.map_or(Peer::NONE, |info| info.remote_addr().into());

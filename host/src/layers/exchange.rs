@@ -1,4 +1,4 @@
-//! One exchange that a plugin follows, from its request head to the last byte of its response.
+//! One exchange that is followed, from its request head to the last byte of its response.
 
 use std::{
     pin::Pin,
@@ -12,23 +12,30 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, Version, response};
 use http_body::{Body as _, Frame, SizeHint};
-use pin_project_lite::pin_project;
-use plugin_api::{Context, End, Outcome, Peer, ResponseHead, abi::ExchangeObject};
+use plugin_api::{End, Outcome, Peer};
 use tower::BoxError;
 
-use super::{Hooks, cut, head, tunnel};
+use super::cut;
 use crate::{Body, telemetry::context, telemetry::context::Current};
 
 /// Why a response of the host's own was given; an extension of that response.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ended(pub(super) Outcome);
 
-/// A followed exchange. Tells the plugin its end exactly once: when asked to, or when dropped.
-pub(super) struct Exchange {
-    plugin: ExchangeObject,
-    hooks: Arc<Hooks>,
+/// Whoever is told of an exchange: the plugin's recorder, or the access log.
+pub(super) trait Follower: Send + 'static {
+    /// The response head is about to be sent, or has come.
+    fn on_response(&mut self, head: &response::Parts, peer: Peer);
+    /// The body has trailers.
+    fn on_trailers(&mut self, trailers: &HeaderMap);
+    /// The exchange is over; called once.
+    fn on_end(&mut self, end: &End);
+}
+
+/// A followed exchange. Tells its end exactly once: when asked to, or when dropped.
+pub(super) struct Exchange<F: Follower> {
+    follower: F,
     is_head: bool,
-    is_connect: bool,
     is_over: bool,
     /// How it ends when it is dropped, where that is known beforehand.
     otherwise: Option<Outcome>,
@@ -37,18 +44,18 @@ pub(super) struct Exchange {
     response_bytes: u64,
 }
 
-impl Exchange {
-    pub(super) fn new(plugin: ExchangeObject, hooks: &Arc<Hooks>, method: &Method) -> Self {
-        Self {
-            plugin,
-            hooks: Arc::clone(hooks),
-            is_head: method == Method::HEAD,
-            is_connect: method == Method::CONNECT,
-            is_over: false,
-            otherwise: None,
-            request_bytes: None,
-            response_bytes: 0,
-        }
+impl<F: Follower> Exchange<F> {
+    pub(super) fn new(follower: F, method: &Method) -> Self {
+        Self::of(follower, method == Method::HEAD)
+    }
+
+    const fn of(follower: F, is_head: bool) -> Self {
+        let (request_bytes, otherwise) = (None, None);
+        Self { follower, is_head, is_over: false, otherwise, request_bytes, response_bytes: 0 }
+    }
+
+    pub(super) const fn follower(&mut self) -> &mut F {
+        &mut self.follower
     }
 
     /// Counts the bytes of the request's body; an empty one costs nothing.
@@ -61,16 +68,12 @@ impl Exchange {
         Body::new(CountedBody { inner: body, bytes })
     }
 
-    pub(super) fn route(&mut self, route: &str) {
-        self.hooks.call(|| self.plugin.on_route(route.into()));
-    }
-
     /// Tells the response head and follows the body to its end. `over` is the connection that the
     /// response goes or comes by.
     pub(super) fn respond(mut self, response: Response<Body>, over: Over) -> Response<Body> {
         let Over { version, peer, context } = over;
         let (parts, inner) = response.into_parts();
-        self.tell_head(&parts, peer);
+        self.follower.on_response(&parts, peer);
         let outcome = parts.extensions.get().map_or(Outcome::COMPLETE, |Ended(outcome)| *outcome);
         let unread = self.is_head || has_no_body(parts.status);
         let expected = if unread { Some(0) } else { inner.size_hint().exact() };
@@ -80,28 +83,17 @@ impl Exchange {
         Response::from_parts(parts, Body::new(body))
     }
 
-    fn tell_head(&mut self, parts: &response::Parts, peer: Peer) {
-        let headers = head::headers(&parts.headers);
-        let head = ResponseHead::new(parts.status.as_u16(), &headers);
-        let head = head.over(head::version(parts.version), peer);
-        self.hooks.call(|| self.plugin.on_response(&head));
-    }
-
-    fn tell_trailers(&mut self, trailers: &HeaderMap) {
-        let trailers = head::headers(trailers);
-        self.hooks.call(|| self.plugin.on_trailers(trailers.as_slice().into()));
-    }
-
     /// Tells the end; only the first one counts.
     pub(super) fn end(&mut self, outcome: Outcome) {
-        if std::mem::replace(&mut self.is_over, true) {
-            return;
+        if !self.is_over {
+            let end = self.close(outcome);
+            self.follower.on_end(&end);
         }
-        let end = self.how(outcome);
-        self.hooks.call(|| self.plugin.on_end(&end));
     }
 
-    fn how(&self, outcome: Outcome) -> End {
+    /// Ends it without telling the end, which is returned.
+    pub(super) fn close(&mut self, outcome: Outcome) -> End {
+        self.is_over = true;
         let request_bytes =
             self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         End::new(outcome, request_bytes, self.response_bytes)
@@ -112,61 +104,9 @@ impl Exchange {
         self.otherwise = outcome;
     }
 
-    /// The context that the plugin has made for it.
-    pub(super) fn context(&self) -> Context {
-        self.hooks.call(|| self.plugin.context()).unwrap_or_default()
-    }
-
-    /// Whether the connection no longer speaks HTTP after a response of this status.
-    pub(super) fn ends_http(&self, status: StatusCode) -> bool {
-        status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success())
-    }
-
-    /// Tells the head of the response that ends HTTP; what the plugin answers follows the tunnel.
-    pub(super) fn upgrade(mut self, response: Response<Body>) -> Response<Body> {
-        let (parts, body) = response.into_parts();
-        self.tell_head(&parts, Peer::NONE);
-        match parts.extensions.get::<tunnel::Followed>() {
-            Some(tunnel) => tunnel.by(self.upgraded()),
-            // A handler has taken the connection by itself: nobody can tell its end.
-            None => self.end(Outcome::COMPLETE),
-        }
-        Response::from_parts(parts, body)
-    }
-
-    fn upgraded(&mut self) -> Option<Self> {
-        self.is_over = true;
-        let tunnel = self.hooks.call(|| self.plugin.on_upgrade().into_option()).flatten()?;
-        Some(self.succeeded_by(tunnel))
-    }
-
-    /// Tells the end of a tunnel, with the bytes from the client and to it.
-    pub(super) fn end_tunnel(mut self, outcome: Outcome, up: u64, down: u64) {
-        self.is_over = true;
-        let end = End::new(outcome, up, down);
-        self.hooks.call(|| self.plugin.on_end(&end));
-    }
-
-    /// Tells that this attempt is over and another one follows; the answer is the whole call.
-    pub(super) fn retry(mut self, outcome: Outcome) -> Option<Self> {
-        self.is_over = true;
-        let end = self.how(outcome);
-        let whole = self.hooks.call(|| self.plugin.on_retry(&end).into_option()).flatten()?;
-        Some(self.succeeded_by(whole))
-    }
-
-    /// What the plugin has answered in place of this exchange.
-    fn succeeded_by(&self, plugin: ExchangeObject) -> Self {
-        Self {
-            plugin,
-            hooks: Arc::clone(&self.hooks),
-            is_head: self.is_head,
-            is_connect: self.is_connect,
-            is_over: false,
-            otherwise: None,
-            request_bytes: None,
-            response_bytes: 0,
-        }
+    /// Another exchange of the same request.
+    pub(super) const fn succeeded_by(&self, follower: F) -> Self {
+        Self::of(follower, self.is_head)
     }
 }
 
@@ -178,7 +118,7 @@ pub(super) struct Over {
     pub(super) context: Option<Current>,
 }
 
-impl Drop for Exchange {
+impl<F: Follower> Drop for Exchange<F> {
     fn drop(&mut self) {
         self.end(self.otherwise.unwrap_or_else(cut::reason));
     }
@@ -189,71 +129,67 @@ fn has_no_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-pin_project! {
-    /// A response body whose end is the exchange's end.
-    struct FollowedBody {
-        inner: Body,
-        exchange: Exchange,
-        // How the exchange ends when the last byte has gone.
-        outcome: Outcome,
-        // The whole length, where it is known beforehand.
-        expected: Option<u64>,
-        // HTTP/1.1 has trailers only where the length is not known, and asks for no frame past it.
-        may_have_trailers: bool,
-        context: Option<Current>,
-    }
+/// A response body whose end is the exchange's end.
+struct FollowedBody<F: Follower> {
+    inner: Body,
+    exchange: Exchange<F>,
+    /// How the exchange ends when the last byte has gone.
+    outcome: Outcome,
+    /// The whole length, where it is known beforehand.
+    expected: Option<u64>,
+    /// HTTP/1.1 has trailers only where the length is not known, and asks for no frame past it.
+    may_have_trailers: bool,
+    context: Option<Current>,
+}
 
-    impl PinnedDrop for FollowedBody {
-        fn drop(this: Pin<&mut Self>) {
-            // A body without a byte is dropped without having been asked for one.
-            if this.has_all_bytes() {
-                let this = this.project();
-                this.exchange.end(*this.outcome);
-            }
+// A body is pinned for the sake of what is in it, and of that only `inner` is ever polled.
+impl<F: Follower> Unpin for FollowedBody<F> {}
+
+impl<F: Follower> Drop for FollowedBody<F> {
+    fn drop(&mut self) {
+        // A body without a byte is dropped without having been asked for one.
+        if self.has_all_bytes() {
+            self.exchange.end(self.outcome);
         }
     }
 }
 
-impl FollowedBody {
+impl<F: Follower> FollowedBody<F> {
     fn has_all_bytes(&self) -> bool {
         self.expected == Some(self.exchange.response_bytes) || self.inner.is_end_stream()
     }
 
     /// The last frame ends the exchange, so that it ends before whatever it is a part of.
-    fn passed(self: Pin<&mut Self>, frame: &Frame<Bytes>) {
+    fn passed(&mut self, frame: &Frame<Bytes>) {
+        self.exchange.response_bytes += length(frame);
         let is_last = !self.may_have_trailers || self.inner.is_end_stream();
-        let is_last = is_last && self.has_all_bytes();
-        let this = self.project();
         if let Some(trailers) = frame.trailers_ref() {
-            this.exchange.tell_trailers(trailers);
-            this.exchange.end(*this.outcome);
-        } else if is_last {
-            this.exchange.end(*this.outcome);
+            self.exchange.follower.on_trailers(trailers);
+            self.exchange.end(self.outcome);
+        } else if is_last && self.has_all_bytes() {
+            self.exchange.end(self.outcome);
         }
     }
 }
 
-impl http_body::Body for FollowedBody {
+impl<F: Follower> http_body::Body for FollowedBody<F> {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.as_mut().project();
-        let inner = Pin::new(this.inner);
-        let polled = match this.context {
+        let this = self.get_mut();
+        let inner = Pin::new(&mut this.inner);
+        let polled = match &mut this.context {
             slot @ Some(_) => context::enter(slot, || inner.poll_frame(cx)),
             None => inner.poll_frame(cx),
         };
         match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.exchange.response_bytes += length(frame);
-                self.passed(frame);
-            }
+            Poll::Ready(Some(Ok(frame))) => this.passed(frame),
             Poll::Ready(Some(Err(_))) => this.exchange.end(Outcome::UPSTREAM_GONE),
-            Poll::Ready(None) => this.exchange.end(*this.outcome),
+            Poll::Ready(None) => this.exchange.end(this.outcome),
             Poll::Pending => {}
         }
         polled

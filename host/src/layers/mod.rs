@@ -2,6 +2,7 @@
 //!
 //! Load shedding and the in-flight limit of the server stack are tower's own.
 
+mod access_log;
 mod catch_panic;
 mod client_exchange;
 pub(crate) mod cut;
@@ -9,6 +10,7 @@ mod error_status;
 mod exchange;
 mod head;
 mod hooks;
+mod recorder;
 mod request_id;
 mod retry;
 mod server_exchange;
@@ -18,6 +20,7 @@ pub(crate) mod testing;
 mod timeout;
 mod tunnel;
 
+pub(crate) use access_log::AccessLog;
 pub(crate) use catch_panic::CatchPanicLayer;
 pub(crate) use client_exchange::{
     Attempts, ClientExchange, ClientFuture, Failed, HttpClient, is_request_body,

@@ -19,8 +19,9 @@ use tower::Service;
 
 use super::{
     Hooks,
-    exchange::{Exchange, Over},
+    exchange::Over,
     head,
+    recorder::{Recorded, Recorder},
 };
 use crate::{
     Body,
@@ -72,7 +73,8 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (mut parts, mut body) = request.into_parts();
         let (context, exchange) = self.accept(&parts);
-        let mut exchange = exchange.map(|plugin| Exchange::new(plugin, &self.hooks, &parts.method));
+        let mut exchange =
+            exchange.map(|plugin| Recorder::follow(plugin, &self.hooks, &parts.method));
         if let Some(exchange) = &mut exchange {
             body = exchange.count_request(body);
         }
@@ -110,7 +112,7 @@ pin_project! {
         version: Version,
         teller: Teller,
         current: Option<Current>,
-        exchange: Option<Exchange>,
+        exchange: Option<Recorded>,
     }
 }
 
@@ -126,9 +128,9 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFu
         let Some(mut exchange) = this.exchange.take() else { return Poll::Ready(Ok(response)) };
         let current = this.current.take();
         if let Some(route) = current.as_ref().and_then(|current| current.route.as_deref()) {
-            exchange.route(route);
+            exchange.follower().route(route);
         }
-        if exchange.ends_http(response.status()) {
+        if exchange.follower().ends_http(response.status()) {
             return Poll::Ready(Ok(exchange.upgrade(response)));
         }
         let over = Over { version: *this.version, peer: Peer::NONE, context: current };

@@ -15,7 +15,7 @@ use plugin_api::Outcome;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::exchange::Exchange;
+use super::recorder::Recorded;
 
 /// How much of each direction is on its way inside the host at most.
 const BUFFER: usize = 16 * 1024;
@@ -106,15 +106,15 @@ impl fmt::Debug for Tunnel {
 
 /// Where the server's layer puts what follows a tunnel; an extension of the response that opens it.
 #[derive(Clone, Default)]
-pub(super) struct Followed(Arc<Mutex<Option<Exchange>>>);
+pub(super) struct Followed(Arc<Mutex<Option<Recorded>>>);
 
 impl Followed {
     /// `exchange` follows the tunnel.
-    pub(super) fn by(&self, exchange: Option<Exchange>) {
+    pub(super) fn by(&self, exchange: Option<Recorded>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = exchange;
     }
 
-    fn take(&self) -> Option<Exchange> {
+    fn take(&self) -> Option<Recorded> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -22,7 +22,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use plugin_api::Context;
+use plugin_api::{Context, SpanContext};
 
 thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
@@ -41,6 +41,16 @@ pub(crate) struct Current {
 #[must_use]
 pub fn current() -> Option<Context> {
     CURRENT.with_borrow(|current| current.as_ref().map(|current| current.context.clone()))
+}
+
+/// The span of the current context, where there is a valid one. Whoever logs may be anywhere, also
+/// where a thread ends.
+pub(crate) fn span() -> Option<SpanContext> {
+    let span = |current: &RefCell<Option<Current>>| {
+        let current = current.try_borrow().ok()?;
+        current.as_ref().map(|current| *current.context.span())
+    };
+    CURRENT.try_with(span).ok().flatten().filter(SpanContext::is_valid)
 }
 
 /// Tells the template that matched the current request: a low-cardinality name such as
@@ -116,7 +126,6 @@ impl<F: Future> Future for WithContext<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plugin_api::SpanContext;
 
     fn slot(id: u8) -> Option<Current> {
         let context = Context::new(SpanContext::new([id; 16], [id; 8], 1));

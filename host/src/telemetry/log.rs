@@ -1,20 +1,38 @@
 //! The host's log: `tracing` events as lines on standard error.
 
-use std::{io, panic};
+use std::{fmt, io, panic};
 
-use tracing_subscriber::fmt;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::{
+    fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
+    registry::LookupSpan,
+};
 
+use super::context;
 use crate::config::{Log, LogFormat};
 
 /// Starts the log. Called once, before anything is logged; a second call keeps the first log.
 pub(crate) fn start(log: &Log) {
-    let builder = fmt().with_writer(io::stderr).with_env_filter(log.level.build());
+    let subscriber = subscriber(log, io::stderr);
     // Another subscriber is there only when a service author installed one: then it is theirs.
-    let _ = match log.format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
+    let _ = tracing::subscriber::set_global_default(subscriber);
     report_panics();
+}
+
+fn subscriber<W>(log: &Log, writer: W) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt().with_writer(writer).with_env_filter(log.level.build());
+    let format = log.format;
+    let correlated = |inner| Correlated { inner, format };
+    match format {
+        LogFormat::Text => Box::new(builder.with_ansi(false).map_event_format(correlated).finish()),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true);
+            Box::new(builder.map_event_format(|inner| Correlated { inner, format }).finish())
+        }
+    }
 }
 
 /// Writes a panic's message and place as one line of the log, in place of a report on several.
@@ -24,4 +42,122 @@ fn report_panics() {
         let message = info.payload_as_str().unwrap_or("no message");
         tracing::error!(target: "host::panic", place, "panicked: {message}");
     }));
+}
+
+/// Puts the ids of the exchange that a line is written in behind it.
+struct Correlated<F> {
+    inner: F,
+    format: LogFormat,
+}
+
+impl<F, S, N> FormatEvent<S, N> for Correlated<F>
+where
+    F: FormatEvent<S, N>,
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let Some(span) = context::span() else {
+            return self.inner.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        self.inner.format_event(context, Writer::new(&mut line), event)?;
+        let (trace, span) = (u128::from_be_bytes(span.trace_id), u64::from_be_bytes(span.span_id));
+        let line = line.trim_end_matches('\n');
+        match (self.format, line.strip_suffix('}')) {
+            (LogFormat::Json, Some(open)) => {
+                writeln!(writer, r#"{open},"trace_id":"{trace:032x}","span_id":"{span:016x}"}}"#)
+            }
+            _ => writeln!(writer, "{line} trace_id={trace:032x} span_id={span:016x}"),
+        }
+    }
+}
+
+/// What the current thread logs, for tests.
+#[cfg(test)]
+pub(crate) struct Captured {
+    lines: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
+    _scope: tracing::subscriber::DefaultGuard,
+}
+
+#[cfg(test)]
+impl Captured {
+    /// Captures the lines that are written on this thread from now on.
+    pub(crate) fn start(format: LogFormat) -> Self {
+        let lines = std::sync::Arc::<std::sync::Mutex<Vec<u8>>>::default();
+        let sink = std::sync::Arc::clone(&lines);
+        let log = Log { format, ..Log::default() };
+        let subscriber = subscriber(&log, move || Sink(std::sync::Arc::clone(&sink)));
+        Self { lines, _scope: tracing::subscriber::set_default(subscriber) }
+    }
+
+    /// The lines up to now.
+    pub(crate) fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.lines.lock().unwrap())).unwrap()
+    }
+}
+
+#[cfg(test)]
+struct Sink(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::{Context, SpanContext};
+    use serde_json::Value as Json;
+
+    use super::*;
+    use crate::telemetry::context::{Current, enter};
+
+    fn within<R>(id: u8, body: impl FnOnce() -> R) -> R {
+        let context = Context::new(SpanContext::new([id; 16], [id; 8], 0));
+        enter(&mut Some(Current { context, route: None }), body)
+    }
+
+    #[test]
+    fn a_line_of_a_request_has_its_ids() {
+        let log = Captured::start(LogFormat::Text);
+        within(0x0a, || tracing::info!(port = 7, "hello"));
+        let line = log.take();
+        let (trace, span) = ("0a".repeat(16), "0a".repeat(8));
+        let end = format!("hello port=7 trace_id={trace} span_id={span}\n");
+        assert!(line.ends_with(&end) && line.lines().count() == 1, "{line:?}");
+    }
+
+    #[test]
+    fn a_line_of_json_stays_one() {
+        let log = Captured::start(LogFormat::Json);
+        within(0xfe, || tracing::info!(port = 7, "hello {{}}"));
+        let line: Json = serde_json::from_str(&log.take()).unwrap();
+        assert_eq!((&line["message"], &line["port"]), (&"hello {}".into(), &7.into()));
+        assert_eq!(line["trace_id"], "fe".repeat(16));
+        assert_eq!(line["span_id"], "fe".repeat(8));
+    }
+
+    #[test]
+    fn a_line_of_no_request_has_none() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let log = Captured::start(format);
+            tracing::info!("hello");
+            within(0, || tracing::info!("hello"));
+            let lines = log.take();
+            assert!(lines.lines().count() == 2 && !lines.contains("trace_id"), "{lines:?}");
+        }
+    }
 }
