@@ -33,6 +33,7 @@ mod conventions;
 mod curl;
 mod dependencies;
 mod forward;
+mod policy;
 mod python;
 mod log;
 mod receivers;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         curl::trials(),
         w3c::trials(),
         cancelled::trials(),
+        policy::trials(),
         conventions::trials(),
         python::trials(),
         collector_faults::trials(),
