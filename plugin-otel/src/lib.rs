@@ -15,6 +15,8 @@ mod cardinality;
 mod clock;
 mod config;
 mod exchange;
+#[cfg(test)]
+mod figures;
 mod forwarded;
 mod log;
 mod methods;
