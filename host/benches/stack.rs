@@ -154,7 +154,7 @@ impl HostServices for Silent {
 
 fn plugin<P: Plugin>() -> PluginObject {
     let host = adapter::host_object(Silent);
-    adapter::create::<P>("{}".into(), host).into_result().expect("a plugin that always starts")
+    adapter::plugin_object::<P>("{}", host).expect("a plugin that always starts")
 }
 
 /// The stack around a handler that answers at once.

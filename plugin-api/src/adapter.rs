@@ -2,13 +2,14 @@
 //! other, and a guard in between.
 //!
 //! A plugin's author meets these only through [`export_plugin!`](crate::export_plugin); a host
-//! makes its own objects with [`host_object`] and [`lend_headers`].
+//! makes its own objects with [`host_object`] and [`lend_headers`], and a plugin that is linked into it
+//! with [`plugin_object`].
 
 use std::time::Duration;
 
 use abi_stable::{
     sabi_trait::prelude::TD_Opaque,
-    std_types::{RErr, RNone, ROk, ROption, RResult, RSlice, RStr, RString},
+    std_types::{RErr, RNone, ROption, RResult, RSlice, RStr, RString},
 };
 
 use crate::{
@@ -183,17 +184,37 @@ pub extern "C" fn info<P: Plugin, const UNWINDS: bool>() -> PluginInfo {
 }
 
 /// The `create` function of a plugin library; used by [`export_plugin!`](crate::export_plugin).
+///
+/// It takes over the panic hook, that of the plugin's own copy of the standard library.
 pub extern "C" fn create<P: Plugin>(
     settings: RStr<'_>,
     host: HostObject,
 ) -> RResult<PluginObject, PluginError> {
     let host = Host::new(host);
     guard::report_to(&host);
+    made::<P>(settings.as_str(), host).into()
+}
+
+/// Makes a plugin that is linked into its host, as tests and benchmarks have them.
+///
+/// Unlike [`create`] it leaves the panic hook alone, which here is that of the whole process: panics
+/// are caught, but neither counted nor sent to `host`.
+///
+/// # Errors
+/// Those of [`Plugin::create`], and [`ErrorKind::PANIC`].
+pub fn plugin_object<P: Plugin>(
+    settings: &str,
+    host: HostObject,
+) -> Result<PluginObject, PluginError> {
+    made::<P>(settings, Host::new(host))
+}
+
+fn made<P: Plugin>(settings: &str, host: Host) -> Result<PluginObject, PluginError> {
     guard::call(
-        || RErr(panicked("create")),
-        || match P::create(settings.as_str(), host) {
-            Ok(plugin) => ROk(AbiPlugin_TO::from_value(Guarded(Some(plugin)), TD_Opaque)),
-            Err(error) => RErr(error),
+        || Err(panicked("create")),
+        || {
+            let plugin = P::create(settings, host)?;
+            Ok(AbiPlugin_TO::from_value(Guarded(Some(plugin)), TD_Opaque))
         },
     )
 }

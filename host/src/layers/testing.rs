@@ -20,7 +20,7 @@ impl Journal {
     /// A plugin that writes here; with "unrecorded" it follows no exchange.
     pub(crate) fn plugin(&self, settings: &str) -> PluginObject {
         let host = adapter::host_object(self.clone());
-        adapter::create::<Scribe>(settings.into(), host).into_result().unwrap()
+        adapter::plugin_object::<Scribe>(settings, host).unwrap()
     }
 
     pub(crate) fn server_layer(&self) -> Arc<ServerLayerObject> {
@@ -184,4 +184,12 @@ fn how(end: &End) -> String {
 
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).into_owned()
+}
+
+#[test]
+fn the_panic_of_another_test_is_not_in_the_journal() {
+    let journal = Journal::default();
+    let _plugin = journal.plugin("");
+    assert!(std::panic::catch_unwind(|| panic!("in another test")).is_err());
+    assert_eq!(journal.take(), [""; 0]);
 }
