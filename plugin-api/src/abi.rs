@@ -15,6 +15,7 @@ use crate::{
     error::PluginError,
     host::{Level, Service},
     http::{End, Header, Outcome, RequestHead, ResponseHead},
+    metrics::Metric,
     plugin::State,
 };
 
@@ -107,6 +108,10 @@ pub trait AbiPlugin: Send + Sync {
     /// [`Plugin::shutdown`](crate::Plugin::shutdown)
     #[sabi(last_prefix_field)]
     fn shutdown(&self, timeout_millis: u64) -> RResult<(), PluginError>;
+    /// [`Plugin::metrics`](crate::Plugin::metrics)
+    fn metrics(&self, visitor: AbiMetrics<'_>) {
+        let _ = visitor;
+    }
 }
 
 /// [`Host`](crate::Host), as it crosses.
@@ -117,6 +122,18 @@ pub trait AbiHost: Send + Sync {
     /// [`Host::service`](crate::Host::service)
     #[sabi(last_prefix_field)]
     fn service(&self) -> Service;
+    /// [`Host::metrics`](crate::Host::metrics)
+    fn metrics(&self, visitor: AbiMetrics<'_>) {
+        let _ = visitor;
+    }
+}
+
+/// [`Visit`](crate::metrics::Visit), as it crosses.
+#[sabi_trait]
+pub trait AbiMetricVisitor {
+    /// Takes one metric, which is borrowed for the call.
+    #[sabi(last_prefix_field)]
+    fn metric(&mut self, metric: &Metric<'_>);
 }
 
 /// An [`Exchange`](crate::Exchange) behind the boundary.
@@ -131,6 +148,8 @@ pub type PluginObject = AbiPlugin_TO<'static, RBox<()>>;
 pub type HostObject = AbiHost_TO<'static, RBox<()>>;
 /// Headers that the host lends for one call.
 pub type AbiHeaders<'a> = AbiHeaderMap_TO<'a, abi_stable::RMut<'a, ()>>;
+/// A visitor that whoever asks for metrics lends for one call.
+pub type AbiMetrics<'a> = AbiMetricVisitor_TO<'a, abi_stable::RMut<'a, ()>>;
 
 /// [`Accepted`](crate::Accepted), as it crosses.
 #[repr(C)]

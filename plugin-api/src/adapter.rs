@@ -15,9 +15,9 @@ use abi_stable::{
 use crate::{
     abi::{
         AbiAccepted, AbiClientLayer, AbiClientLayer_TO, AbiExchange, AbiExchange_TO, AbiHeaderMap,
-        AbiHeaderMap_TO, AbiHeaders, AbiHost, AbiHost_TO, AbiPlugin, AbiPlugin_TO, AbiServerLayer,
-        AbiServerLayer_TO, ClientLayerObject, ExchangeObject, HostObject, PluginObject,
-        ServerLayerObject,
+        AbiHeaderMap_TO, AbiHeaders, AbiHost, AbiHost_TO, AbiMetricVisitor, AbiMetricVisitor_TO,
+        AbiMetrics, AbiPlugin, AbiPlugin_TO, AbiServerLayer, AbiServerLayer_TO, ClientLayerObject,
+        ExchangeObject, HostObject, PluginObject, ServerLayerObject,
     },
     context::Context,
     error::{ErrorKind, PluginError},
@@ -27,6 +27,7 @@ use crate::{
         Accepted, ClientLayer, End, Exchange, Header, Headers, RequestHead, ResponseHead,
         ServerLayer,
     },
+    metrics::{Metric, Visit},
     plugin::{Plugin, PluginInfo, State},
 };
 
@@ -172,6 +173,10 @@ impl<P: Plugin> AbiPlugin for Guarded<P> {
         let timeout = Duration::from_millis(timeout_millis);
         self.call(|| RErr(panicked("shutdown")), |plugin| plugin.shutdown(timeout).into())
     }
+
+    fn metrics(&self, mut visitor: AbiMetrics<'_>) {
+        self.call(|| (), |plugin| plugin.metrics(&mut |metric| visitor.metric(metric)));
+    }
 }
 
 fn panicked(place: &str) -> PluginError {
@@ -225,6 +230,10 @@ pub trait HostServices: Send + Sync + 'static {
     fn log(&self, level: Level, target: &str, message: &str);
     /// Who the host is.
     fn service(&self) -> Service;
+    /// Shows every metric that the host has.
+    fn metrics(&self, visit: Visit<'_>) {
+        let _ = visit;
+    }
 }
 
 /// Makes a host's services ready to cross.
@@ -239,6 +248,25 @@ impl<H: HostServices> AbiHost for Guarded<H> {
 
     fn service(&self) -> Service {
         self.call(Service::default, HostServices::service)
+    }
+
+    fn metrics(&self, mut visitor: AbiMetrics<'_>) {
+        self.call(|| (), |host| host.metrics(&mut |metric| visitor.metric(metric)));
+    }
+}
+
+/// A visitor, for the length of a call.
+#[allow(missing_debug_implementations, reason = "a function has nothing to print")]
+pub struct LentVisitor<'a>(pub Visit<'a>);
+
+/// Lends a visitor for one call.
+pub fn lend_visitor<'a>(visitor: &'a mut LentVisitor<'_>) -> AbiMetrics<'a> {
+    AbiMetricVisitor_TO::from_ptr(abi_stable::RMut::new(visitor), TD_Opaque)
+}
+
+impl AbiMetricVisitor for LentVisitor<'_> {
+    fn metric(&mut self, metric: &Metric<'_>) {
+        guard::call(|| (), || (self.0)(metric));
     }
 }
 

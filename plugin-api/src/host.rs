@@ -7,7 +7,11 @@ use abi_stable::{
     std_types::{RArc, RStr, RString},
 };
 
-use crate::abi::HostObject;
+use crate::{
+    abi::HostObject,
+    adapter::{LentVisitor, lend_visitor},
+    metrics::Visit,
+};
 
 /// How serious a log line is: the levels of `tracing`, least serious first.
 #[repr(transparent)]
@@ -65,6 +69,12 @@ impl Host {
     #[must_use]
     pub fn service(&self) -> Service {
         self.0.service()
+    }
+
+    /// Shows every metric that the host has now: of its requests, its calls and its process. Meant
+    /// for a thread of the plugin's own, every now and then; a host older than 1.1.0 shows none.
+    pub fn metrics(&self, visit: Visit<'_>) {
+        self.0.metrics(lend_visitor(&mut LentVisitor(visit)));
     }
 }
 

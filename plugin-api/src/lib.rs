@@ -124,6 +124,7 @@ mod error;
 pub mod guard;
 mod host;
 mod http;
+pub mod metrics;
 mod plugin;
 
 #[doc(hidden)]

@@ -15,6 +15,7 @@ use crate::{
     error::PluginError,
     host::Host,
     http::{ClientLayer, ServerLayer},
+    metrics::Visit,
 };
 
 /// The version of this contract, `major.minor.patch`.
@@ -96,6 +97,12 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     /// What was lost, and why.
     fn shutdown(&self, timeout: Duration) -> Result<(), PluginError> {
         self.flush(timeout)
+    }
+
+    /// Shows what the plugin counts of itself, for the host's `GET /metrics`. Called from any
+    /// thread at any time before the shutdown, never in a request; since 1.1.0.
+    fn metrics(&self, visit: Visit<'_>) {
+        let _ = visit;
     }
 }
 
