@@ -1,12 +1,22 @@
 //! What an operator asks a running host; on a listener of its own.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::{HeaderValue, Method, Response, StatusCode, header, request};
 use serde_json::{Value as Json, json};
 use tokio::sync::{Semaphore, watch};
 
-use crate::{Body, Identity, Plugin, layers::StackHooks, stack::Directory};
+use crate::{
+    Body, Identity, Plugin,
+    discovery::{Health, Instance},
+    layers::StackHooks,
+    stack::Directory,
+};
 
 /// How long `GET /plugins` waits for the plugin's own words.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -14,7 +24,7 @@ const PLUGIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Where the host is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Sealed, not listening yet.
+    /// Not listening yet.
     Starting,
     /// Accepting requests.
     Serving,
@@ -22,21 +32,48 @@ pub(crate) enum Phase {
     Draining,
 }
 
-/// Everything that the endpoints tell.
+/// What the endpoints tell. It answers from the moment that the host begins to start.
 pub(crate) struct Admin {
-    pub(crate) identity: Identity,
+    identity: Identity,
+    phase: watch::Sender<Phase>,
+    discovery: watch::Receiver<Health>,
+    started: OnceLock<Started>,
+    /// Whoever holds its one permit asks the plugin.
+    asking: Arc<Semaphore>,
+}
+
+/// What there is to tell once the stacks are sealed.
+pub(crate) struct Started {
     pub(crate) address: SocketAddr,
     pub(crate) server_layers: Vec<String>,
     pub(crate) client_layers: Vec<String>,
     pub(crate) directory: Directory,
     pub(crate) plugin: Option<Arc<Plugin>>,
     pub(crate) hooks: StackHooks,
-    /// Whoever holds its one permit asks the plugin.
-    pub(crate) asking: Arc<Semaphore>,
-    pub(crate) phase: watch::Receiver<Phase>,
 }
 
 impl Admin {
+    pub(crate) fn new(identity: Identity, discovery: watch::Receiver<Health>) -> Self {
+        Self {
+            identity,
+            phase: watch::Sender::new(Phase::Starting),
+            discovery,
+            started: OnceLock::new(),
+            asking: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// The stacks are sealed. Called once.
+    pub(crate) fn started(&self, started: Started) {
+        // A second start-up is nothing that can come about.
+        let _ = self.started.set(started);
+    }
+
+    /// The host is in another phase of its life.
+    pub(crate) fn enters(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
     /// Answers one request.
     pub(crate) async fn answer(&self, request: &request::Parts) -> Response<Body> {
         if !matches!(request.method, Method::GET | Method::HEAD) {
@@ -50,9 +87,10 @@ impl Admin {
         let (status, body) = match request.uri.path() {
             "/healthz" => (StatusCode::OK, json!({"status": "ok"})),
             "/readyz" => self.ready(),
-            "/stack" => (StatusCode::OK, self.stack()),
-            "/services" => (StatusCode::OK, self.services()),
-            "/plugins" => (StatusCode::OK, self.plugins().await),
+            path @ ("/stack" | "/services" | "/plugins") => match self.started.get() {
+                None => (StatusCode::SERVICE_UNAVAILABLE, json!({"error": "still starting"})),
+                Some(started) => (StatusCode::OK, self.inventory(path, started).await),
+            },
             _ => (
                 StatusCode::NOT_FOUND,
                 json!({"error": "try /healthz, /readyz, /stack, /services or /plugins"}),
@@ -61,39 +99,48 @@ impl Admin {
         json_response(status, &body)
     }
 
-    fn ready(&self) -> (StatusCode, Json) {
-        match *self.phase.borrow() {
-            Phase::Serving => (StatusCode::OK, json!({"status": "serving"})),
-            Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "starting"})),
-            Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "draining"})),
+    async fn inventory(&self, path: &str, started: &Started) -> Json {
+        match path {
+            "/stack" => started.stack(),
+            "/services" => self.services(started),
+            _ => self.plugins(started).await,
         }
     }
 
-    fn stack(&self) -> Json {
-        // Nothing that serves is ever open; operators look for the word all the same.
-        json!({"sealed": true, "server": self.server_layers, "client": self.client_layers})
+    fn ready(&self) -> (StatusCode, Json) {
+        let (status, word) = match *self.phase.borrow() {
+            Phase::Serving => (StatusCode::OK, "serving"),
+            Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+            Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        };
+        (status, json!({"status": word, "discovery": self.discovery.borrow().report()}))
     }
 
-    fn services(&self) -> Json {
+    fn services(&self, started: &Started) -> Json {
+        let groups = started.directory.groups();
+        let groups: BTreeMap<&String, Vec<&Instance>> = groups
+            .iter()
+            .map(|(group, instances)| (group, instances.iter().map(AsRef::as_ref).collect()))
+            .collect();
         json!({
             "self": {
                 "id": self.identity.id,
                 "group": self.identity.group,
                 "name": self.identity.name,
                 "version": self.identity.version,
-                "address": self.address,
+                "address": started.address,
             },
-            "groups": *self.directory.groups(),
+            "groups": groups,
         })
     }
 
-    async fn plugins(&self) -> Json {
-        let Some(plugin) = &self.plugin else { return json!([]) };
+    async fn plugins(&self, started: &Started) -> Json {
+        let Some(plugin) = &started.plugin else { return json!([]) };
         let mut report = match tokio::time::timeout(PLUGIN_TIMEOUT, self.ask(plugin)).await {
             Ok(Some(report)) => report,
             _ => plugin.silent_report(&format!("no answer within {PLUGIN_TIMEOUT:?}")),
         };
-        report["slow-hooks"] = self.hooks.report();
+        report["slow-hooks"] = started.hooks.report();
         json!([report])
     }
 
@@ -108,6 +155,13 @@ impl Admin {
             report
         });
         asked.await.ok()
+    }
+}
+
+impl Started {
+    fn stack(&self) -> Json {
+        // Nothing that serves is ever open; operators look for the word all the same.
+        json!({"sealed": true, "server": self.server_layers, "client": self.client_layers})
     }
 }
 

@@ -10,17 +10,15 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use plugin_api::{ErrorKind, PluginError};
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-};
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
 use tower::{BoxError, service_fn};
 
 use crate::{
     Body, Client, Error, Identity, Plugin,
-    admin::{Admin, Phase},
-    config::{Config, Effective, Settings},
-    discovery::{self, Discovery},
+    admin::{Admin, Phase, Started},
+    config::{BaseUrl, Config, ConfigError, Effective, Settings},
+    discovery::{Fleet, Instance},
     layers::StackHooks,
     plugin::{self, LoadError},
     server::{Draining, Server},
@@ -50,12 +48,25 @@ pub struct App {
 
 /// Everything between the configuration and the listeners.
 struct Ready<S> {
-    discovery: Box<dyn Discovery>,
     directory: Directory,
     plugin: Option<Arc<Plugin>>,
     server: SealedServerStack<S>,
     client_layers: Vec<String>,
     hooks: StackHooks,
+}
+
+impl<S: Sealed> Ready<S> {
+    /// What operators are told of it, where the listener got `address`.
+    fn tell(&self, address: SocketAddr) -> Started {
+        Started {
+            address,
+            server_layers: self.server.layers().to_vec(),
+            client_layers: self.client_layers.clone(),
+            directory: self.directory.clone(),
+            plugin: self.plugin.clone(),
+            hooks: self.hooks.clone(),
+        }
+    }
 }
 
 /// What `host check` has found.
@@ -104,31 +115,33 @@ impl App {
         let began = Instant::now();
         let internal = |source| Error::Internal { what: "cannot listen for signals", source };
         let mut signals = Signals::listen().map_err(internal)?;
+        let config = self.settings.config();
+        let (listener, admin_address) = listen("admin.listen", config.admin.listen).await?;
+        let fleet = Fleet::open(&config.discovery, &self.identity.group);
+        let admin = Arc::new(Admin::new(self.identity.clone(), fleet.health()));
+        let _admin = serve_admin(&admin, listener);
         let ready = tokio::select! {
-            ready = self.prepare(handler) => ready?,
+            ready = self.prepare(handler, &fleet) => ready?,
             signal = signals.next() => {
                 tracing::info!(signal, "stopped while starting");
                 return Ok(Stopped::Drained);
             }
         };
 
-        let config = self.settings.config();
-        let (admin, admin_address) = listen("admin.listen", config.admin.listen).await?;
         let (public, address) = listen("server.listen", config.server.listen).await?;
-        let (phase, phases) = watch::channel(Phase::Starting);
-        let admin = serve_admin(&self.identity, &ready, address, admin, phases);
-        ready.discovery.register(&self.identity, address).await?;
-        phase.send_replace(Phase::Serving);
+        admin.started(ready.tell(address));
+        fleet.register(&self.instance(address)?).await?;
+        admin.enters(Phase::Serving);
         tracing::info!(server = %address, admin = %admin_address, took = ?began.elapsed(), "ready");
 
         let server = Server::new(public, ready.server.into_service());
         let (signal, draining) = server.accept_until(signals.next()).await;
 
         tracing::info!(signal, "stopping: finishing what is open");
-        phase.send_replace(Phase::Draining);
+        admin.enters(Phase::Draining);
         let deadline = Instant::now() + config.server.drain_timeout;
         let stopped = tokio::select! {
-            stopped = stop(&*ready.discovery, draining, ready.plugin, &ready.hooks, deadline) => {
+            stopped = stop(&fleet, draining, ready.plugin, &ready.hooks, deadline) => {
                 stopped
             }
             signal = signals.next() => {
@@ -136,7 +149,6 @@ impl App {
                 Stopped::AtOnce
             }
         };
-        admin.abort();
         tracing::info!("stopped");
         Ok(stopped)
     }
@@ -151,9 +163,11 @@ impl App {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let ready = self.prepare(handler).await?;
+        let config = self.settings.config();
+        let fleet = Fleet::open(&config.discovery, &self.identity.group);
+        let ready = self.prepare(handler, &fleet).await?;
         let plugin = ready.plugin.clone();
-        let timeout = self.settings.config().client.connect_timeout;
+        let timeout = config.client.connect_timeout;
         let reachable = match plugin.clone() {
             Some(plugin) => check_plugin(plugin, timeout).await,
             None => Ok(()),
@@ -166,7 +180,7 @@ impl App {
     }
 
     /// Open stacks, discovery, plugin, splice, seal.
-    async fn prepare<H, B>(&self, handler: H) -> Result<Ready<impl Sealed>, Error>
+    async fn prepare<H, B>(&self, handler: H, fleet: &Fleet) -> Result<Ready<impl Sealed>, Error>
     where
         H: Handler<B>,
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -179,8 +193,8 @@ impl App {
             server.log_access();
         }
 
-        let discovery = discovery::connect(&config.discovery);
-        let directory = Directory::new(discovery.watch().await?);
+        fleet.join().await?;
+        let directory = Directory::new(fleet.groups());
 
         let plugin = self.load_plugin().await?;
         if let Some(plugin) = &plugin {
@@ -197,7 +211,16 @@ impl App {
         let client_layers = client.layers().to_vec();
         let hooks = StackHooks { server: server.hooks(), client: client.hooks() };
         self.client.seal(client);
-        Ok(Ready { discovery, directory, plugin, server, client_layers, hooks })
+        Ok(Ready { directory, plugin, server, client_layers, hooks })
+    }
+
+    /// This process as others are to find it, where the listener got `address`.
+    fn instance(&self, address: SocketAddr) -> Result<Instance, ConfigError> {
+        let config = self.settings.config();
+        let url = config.discovery.advertise.clone();
+        let url = url.map_or_else(|| BaseUrl::try_from(format!("http://{address}")), Ok);
+        let url = url.map_err(|message| self.settings.error("discovery.advertise", message))?;
+        Ok(Instance::own(&self.identity, url, config.service.labels.clone()))
     }
 
     /// The plugin where one is wanted and can be had.
@@ -249,43 +272,27 @@ async fn listen(
     Ok((listener, bound))
 }
 
-/// Serves the operators' endpoints until it is aborted, during the drain too.
-fn serve_admin<S: Sealed>(
-    identity: &Identity,
-    ready: &Ready<S>,
-    address: SocketAddr,
-    listener: TcpListener,
-    phase: watch::Receiver<Phase>,
-) -> tokio::task::JoinHandle<()> {
-    let admin = Arc::new(Admin {
-        identity: identity.clone(),
-        address,
-        server_layers: ready.server.layers().to_vec(),
-        client_layers: ready.client_layers.clone(),
-        directory: ready.directory.clone(),
-        plugin: ready.plugin.clone(),
-        hooks: ready.hooks.clone(),
-        asking: Arc::new(Semaphore::new(1)),
-        phase,
-    });
+/// Serves the operators' endpoints until it is dropped, during the drain too.
+fn serve_admin(admin: &Arc<Admin>, listener: TcpListener) -> AbortOnDropHandle<()> {
+    let admin = Arc::clone(admin);
     let service = service_fn(move |request: Request<Body>| {
         let admin = Arc::clone(&admin);
         async move { Ok::<_, Infallible>(admin.answer(&request.into_parts().0).await) }
     });
-    tokio::spawn(async move {
+    AbortOnDropHandle::new(tokio::spawn(async move {
         Server::new(listener, service).accept_until(std::future::pending::<()>()).await;
-    })
+    }))
 }
 
 /// No new request, then no open one, then no span that waits; all before one deadline.
 async fn stop(
-    discovery: &dyn Discovery,
+    fleet: &Fleet,
     draining: Draining,
     plugin: Option<Arc<Plugin>>,
     hooks: &StackHooks,
     deadline: Instant,
 ) -> Stopped {
-    match tokio::time::timeout_at(deadline.into(), discovery.deregister()).await {
+    match tokio::time::timeout_at(deadline.into(), fleet.deregister()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!("{error}"),
         Err(_) => tracing::warn!("discovery: not deregistered before the drain deadline"),

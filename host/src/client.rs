@@ -262,7 +262,9 @@ mod tests {
 
     /// A client whose group `a` has these instances and whose plugin writes a journal.
     fn client(config: &config::Client, instances: &[&str]) -> (Client, Journal) {
-        let instance = |url: &&str| Instance { url: BaseUrl::try_from((*url).to_owned()).unwrap() };
+        let instance = |url: &&str| {
+            Arc::new(Instance::configured(BaseUrl::try_from((*url).to_owned()).unwrap()))
+        };
         let groups = Groups::from([("a".to_owned(), instances.iter().map(instance).collect())]);
         let (journal, client) = (Journal::default(), Client::default());
         let mut stack = ClientStack::new(config);

@@ -48,11 +48,13 @@ pub struct Service {
     pub group: String,
     /// The instance's name; `<group>-<hostname>` when empty.
     pub name: String,
+    /// What is said of the instance in the store: a zone, a rack.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Default for Service {
     fn default() -> Self {
-        Self { group: "host".to_owned(), name: String::new() }
+        Self { group: "host".to_owned(), name: String::new(), labels: BTreeMap::new() }
     }
 }
 
@@ -131,16 +133,40 @@ pub enum LogFormat {
 }
 
 /// `[discovery]`: where other services are found.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Discovery {
-    /// Which registry is asked.
+    /// Which store is asked.
     pub backend: Backend,
-    /// The instances of each service group, for the `static` backend.
+    /// How often this instance's entry is renewed, at least; it expires after three times that.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// How long a start waits for the store.
+    #[serde(with = "humantime_serde")]
+    pub start_timeout: Duration,
+    /// Whether the host refuses to start without the store.
+    pub required: bool,
+    /// The URL that others reach this instance by; where it listens when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<BaseUrl>,
+    /// The instances of each service group; those of the same group in a store come before them.
     pub r#static: BTreeMap<String, Vec<BaseUrl>>,
 }
 
-/// Which registry is asked for instances.
+impl Default for Discovery {
+    fn default() -> Self {
+        Self {
+            backend: Backend::default(),
+            heartbeat: Duration::from_secs(10),
+            start_timeout: Duration::from_secs(10),
+            required: true,
+            advertise: None,
+            r#static: BTreeMap::new(),
+        }
+    }
+}
+
+/// Which store is asked for instances.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {

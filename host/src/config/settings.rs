@@ -1,8 +1,11 @@
 //! The configuration together with where each value comes from.
 
 use std::{
-    env, fs, io,
+    env,
+    fmt::Display,
+    fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use plugin_api::{PluginError, Setting};
@@ -17,6 +20,9 @@ use crate::routes::Routes;
 
 /// Where a configuration is looked for when nobody names a file.
 const USUAL_PLACES: [&str; 2] = ["host.toml", "/etc/host/host.toml"];
+
+/// A store has better things to do than to renew entries.
+const LEAST_HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// The configuration as it is in force, and where each value of it comes from.
 #[derive(Debug)]
@@ -185,12 +191,15 @@ impl Settings {
             ConfigError::setting(self.origin(&key), key, error.message)
         })?;
         self.check_services()?;
+        self.check_discovery()?;
         self.check_checksum()
     }
 
     /// With the `static` backend every group that will ever be is known now.
     fn check_services(&self) -> Result<(), ConfigError> {
-        let Backend::Static = self.config.discovery.backend;
+        if !matches!(self.config.discovery.backend, Backend::Static) {
+            return Ok(());
+        }
         let known = &self.config.discovery.r#static;
         for (index, route) in self.config.route.iter().enumerate() {
             let Some(service) = route.service.as_ref().filter(|s| !known.contains_key(*s)) else {
@@ -203,6 +212,31 @@ impl Settings {
         Ok(())
     }
 
+    /// Others must be able to find this instance, where there are others.
+    fn check_discovery(&self) -> Result<(), ConfigError> {
+        let Config { discovery, server, .. } = &self.config;
+        if discovery.heartbeat < LEAST_HEARTBEAT {
+            let message = format!("wanted at least {LEAST_HEARTBEAT:?}");
+            return Err(self.error("discovery.heartbeat", message));
+        }
+        if matches!(discovery.backend, Backend::Static) {
+            return Ok(());
+        }
+        let group = &self.config.service.group;
+        if group.is_empty() || group.contains(['/', ':']) {
+            let message = format!("wanted a name without '/' and ':', found {group:?}");
+            return Err(self.error("service.group", message));
+        }
+        if discovery.advertise.is_none() && server.listen.ip().is_unspecified() {
+            let message = format!(
+                "nobody can call {}; say in discovery.advertise how others reach this instance",
+                server.listen
+            );
+            return Err(self.error("server.listen", message));
+        }
+        Ok(())
+    }
+
     fn check_checksum(&self) -> Result<(), ConfigError> {
         let Some(sha256) = &self.config.otel.sha256 else { return Ok(()) };
         if sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -210,6 +244,11 @@ impl Settings {
         }
         let message = format!("wanted 64 hexadecimal digits, found {sha256:?}");
         Err(ConfigError::setting(self.origin("otel.sha256"), "otel.sha256", message))
+    }
+
+    /// What is wrong with the value of `key`, with the place where it was set.
+    pub(crate) fn error(&self, key: &str, message: impl Display) -> ConfigError {
+        ConfigError::setting(self.origin(key), key, message)
     }
 
     fn origin(&self, key: &str) -> Origin {
@@ -303,6 +342,10 @@ mod tests {
             (
                 "[[route]]\npath = \"/a\"\nservice = \"a\"",
                 "host.toml:3: route.0.service: \"a\" has no instances under [discovery.static]",
+            ),
+            (
+                "[discovery]\nheartbeat = \"1ms\"",
+                "host.toml:2: discovery.heartbeat: wanted at least 100ms",
             ),
             (
                 "[[route]]\npath = \"/a\"\nrespond = { statu = 1 }",

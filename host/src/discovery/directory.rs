@@ -45,7 +45,7 @@ impl Directory {
         let instances = groups.get(group).ok_or(Nobody::UnknownGroup)?;
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let index = turn.checked_rem(instances.len()).ok_or(Nobody::EmptyGroup)?;
-        instances.get(index).map(choose).ok_or(Nobody::EmptyGroup)
+        instances.get(index).map(|instance| choose(instance)).ok_or(Nobody::EmptyGroup)
     }
 }
 
@@ -55,7 +55,9 @@ mod tests {
     use crate::config::BaseUrl;
 
     fn directory(urls: &[&str]) -> Directory {
-        let instance = |url: &&str| Instance { url: BaseUrl::try_from((*url).to_owned()).unwrap() };
+        let instance = |url: &&str| {
+            Arc::new(Instance::configured(BaseUrl::try_from((*url).to_owned()).unwrap()))
+        };
         let groups = Groups::from([("a".to_owned(), urls.iter().map(instance).collect())]);
         Directory::new(watch::channel(Arc::new(groups)).1)
     }

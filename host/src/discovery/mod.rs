@@ -1,62 +1,66 @@
-//! Service discovery: which instances each service group has.
+//! Service discovery: which instances each service group has, and what the fleet wants of a group.
 //!
-//! A backend is one file here, one variant of [`Backend`] and one arm of `connect`.
+//! A backend is one file here, one variant of [`Backend`] and one arm of `connect`. It only speaks
+//! with its store; `Fleet` calls it again when it fails, and `View` keeps what it has said.
+#![allow(dead_code, reason = "the static store uses less than others do")]
 
 mod directory;
+mod fleet;
+mod health;
+mod instance;
+mod keys;
 mod r#static;
+mod view;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use serde::Serialize;
-use tokio::sync::watch;
 
 pub use directory::Directory;
 pub(crate) use directory::Nobody;
+pub(crate) use fleet::Fleet;
+pub(crate) use health::Health;
+pub use instance::Instance;
 
-use crate::{
-    config::{self, Backend, BaseUrl},
-    identity::Identity,
-};
+use self::{keys::Keys, view::View};
+use crate::config::{self, Backend};
 
-/// One instance of a service group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Instance {
-    /// Where it is reached.
-    pub url: BaseUrl,
+/// The instances of every group that is known. An instance that stays the same stays the same
+/// `Arc`.
+pub type Groups = BTreeMap<String, Vec<Arc<Instance>>>;
+
+/// A store of instances and settings.
+trait Discovery: Send + Sync {
+    /// Tells `view` all that the store holds, and then each change. Comes back only with the error
+    /// that ended it, and is then called again.
+    fn follow<'a>(&'a self, view: &'a View) -> BoxFuture<'a, DiscoveryError>;
+
+    /// Puts this process' entry in the store and renews it, and tells `view` each time that it is
+    /// held. Comes back only with the error that ended it, and is then called again. It is dropped
+    /// and called anew when the entry was lost.
+    fn keep<'a>(&'a self, own: &'a Registration, view: &'a View) -> BoxFuture<'a, DiscoveryError>;
+
+    /// Takes this process' entry out of the store.
+    fn withdraw<'a>(&'a self, own: &'a Registration) -> BoxFuture<'a, Result<(), DiscoveryError>>;
 }
 
-/// The instances of every group that is known.
-pub type Groups = BTreeMap<String, Vec<Instance>>;
-
-/// A registry of instances.
-pub trait Discovery: Send + Sync {
-    /// Learns what is registered now and follows every change. Called once, at start-up, before
-    /// the plugin is loaded. The receiver holds the first snapshot already.
-    ///
-    /// # Errors
-    /// When the registry does not answer.
-    fn watch(&self) -> BoxFuture<'_, Result<watch::Receiver<Arc<Groups>>, DiscoveryError>>;
-
-    /// Makes this instance known to others. Called once it listens.
-    ///
-    /// # Errors
-    /// When the registry does not answer.
-    fn register<'a>(
-        &'a self,
-        own: &'a Identity,
-        address: SocketAddr,
-    ) -> BoxFuture<'a, Result<(), DiscoveryError>>;
-
-    /// Takes this instance back, so that no new request is sent to it. Called first of all when
-    /// the host stops.
-    ///
-    /// # Errors
-    /// When the registry does not answer.
-    fn deregister(&self) -> BoxFuture<'_, Result<(), DiscoveryError>>;
+/// What this process has in the store.
+#[derive(Debug)]
+struct Registration {
+    key: String,
+    value: String,
+    /// How often it is renewed, at least.
+    heartbeat: Duration,
 }
 
-/// A registry that does not answer.
+impl Registration {
+    /// How long the entry outlives its last renewal: two renewals may be late.
+    fn time_to_live(&self) -> Duration {
+        self.heartbeat * 3
+    }
+}
+
+/// A store that does not answer as it should.
 #[derive(Debug, thiserror::Error)]
 #[error("discovery: {backend}: {message}")]
 pub struct DiscoveryError {
@@ -66,9 +70,9 @@ pub struct DiscoveryError {
     pub message: String,
 }
 
-/// The configured registry.
-pub(crate) fn connect(config: &config::Discovery) -> Box<dyn Discovery> {
+/// The configured store, its name, and where it holds what for the service group `group`.
+fn connect(config: &config::Discovery, group: &str) -> (&'static str, Keys, Arc<dyn Discovery>) {
     match config.backend {
-        Backend::Static => Box::new(r#static::Static::new(&config.r#static)),
+        Backend::Static => ("static", Keys::new("", '/', group), Arc::new(r#static::Static)),
     }
 }
