@@ -30,6 +30,7 @@ use crate::{
     exchange::{Server, Tracing},
     pipeline::{Pipeline, export::Exporter},
     record::{Kind, Record},
+    signal::Signal,
     testing::Journal,
 };
 
@@ -45,9 +46,10 @@ fn count() -> usize {
 fn start(settings: &str) -> (Config, Arc<Pipeline>) {
     let config = Config::read(settings, &|_| None).unwrap();
     let resource = Resource::builder_empty().with_service_name("figures").build();
-    let exporter = Exporter::new(&config, &resource).unwrap();
-    let pipeline = Pipeline::start(&config, Journal::default().host(), exporter).unwrap();
-    (config, Arc::new(pipeline))
+    let exporter = Exporter::new(Signal::Traces, &config.traces, &resource).unwrap();
+    let pipeline =
+        Pipeline::start(Signal::Traces, &config.traces, Journal::default().host(), exporter);
+    (config, Arc::new(pipeline.unwrap()))
 }
 
 /// A SERVER span with 14 attributes, of 411 bytes.
@@ -102,7 +104,8 @@ fn records() {
 fn exchanges() {
     let count = count();
     let (config, pipeline) = start(r#"{"exporter": "none"}"#);
-    let config = Config { exporter: config::Exporter::Otlp, ..config };
+    let mut config = config;
+    config.traces.exporter = config::Exporter::Otlp;
     let server = Server(Tracing::new(&config, Journal::default().host(), Arc::clone(&pipeline)));
     let headers = [Header::new("host", b"127.0.0.1:8080"), Header::new("user-agent", b"wrk/4.1.0")];
     let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 54321)));

@@ -34,6 +34,7 @@ mod rules;
 mod sampling;
 mod semconv;
 mod short;
+mod signal;
 mod template;
 #[cfg(test)]
 mod testing;

@@ -2,6 +2,7 @@
 
 use std::{
     sync::Arc,
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -11,11 +12,12 @@ use plugin_api::{ErrorKind, Host, Level, Plugin, PluginError, Service, Setting, 
 use serde_json::json;
 
 use crate::{
-    config::{self, Config, SETTINGS},
+    config::{self, Config, Destination, SETTINGS},
     exchange::{Client, Server, Tally, Tracing},
     log,
     pipeline::{Counts, ExportState, Pipeline, export::Exporter},
     provider, redact, semconv,
+    signal::Signal,
 };
 
 const TARGET: &str = "plugin_otel";
@@ -27,6 +29,8 @@ pub(crate) struct Otel(Option<Running>);
 #[derive(Debug)]
 struct Running {
     pipeline: Arc<Pipeline>,
+    /// Where the host's log goes; `None` where it goes nowhere.
+    logs: Option<Arc<Pipeline>>,
     provider: SdkTracerProvider,
     tracing: Arc<Tracing>,
     /// Whether spans go over the network.
@@ -63,18 +67,17 @@ impl Plugin for Otel {
     }
 
     fn state(&self) -> State {
-        match &self.0 {
-            Some(running) if running.pipeline.export().is_failing => State::DEGRADED,
-            _ => State::RUNNING,
-        }
+        let is_failing = |running: &Running| running.pipelines().any(|one| one.export().is_failing);
+        if self.0.as_ref().is_some_and(is_failing) { State::DEGRADED } else { State::RUNNING }
     }
 
     fn status(&self) -> String {
         match &self.0 {
-            Some(Running { pipeline, tracing, .. }) => {
-                status(pipeline.counts(), tracing.tally(), &pipeline.export())
+            Some(Running { pipeline, tracing, logs, .. }) => {
+                let logs = logs.as_ref().map(|logs| (logs.counts(), logs.export()));
+                status(pipeline.counts(), tracing.tally(), &pipeline.export(), logs)
             }
-            None => status(Counts::default(), None, &ExportState::default()),
+            None => status(Counts::default(), None, &ExportState::default(), None),
         }
     }
 
@@ -90,7 +93,7 @@ impl Plugin for Otel {
 
     fn flush(&self, timeout: Duration) -> Result<(), PluginError> {
         match &self.0 {
-            Some(running) => running.pipeline.flush(timeout),
+            Some(running) => running.each(|pipeline| pipeline.flush(timeout)),
             None => Ok(()),
         }
     }
@@ -100,22 +103,52 @@ impl Plugin for Otel {
         let began = Instant::now();
         // From now on the API makes no spans. Its own part has nothing to wait for.
         _ = running.provider.shutdown_with_timeout(timeout);
-        running.pipeline.shutdown(timeout.saturating_sub(began.elapsed()))
+        let left = timeout.saturating_sub(began.elapsed());
+        running.each(|pipeline| pipeline.shutdown(left))
     }
 }
 
 impl Running {
     fn start(config: &Config, host: Host) -> Result<Self, PluginError> {
         let resource = resource(config, &host.service());
-        let exporter = Exporter::new(config, &resource).map_err(failed)?;
-        let pipeline = Pipeline::start(config, host.clone(), exporter)
-            .map_err(|error| failed(format_args!("no export thread: {error}")))?;
-        let pipeline = Arc::new(pipeline);
+        let start = |signal, destination| pipeline(signal, destination, &host, &resource);
+        let pipeline = start(Signal::Traces, &config.traces)?;
+        let has_logs = config.log_level.is_some() && config.logs.exporter != config::Exporter::None;
+        let logs = has_logs.then(|| start(Signal::Logs, &config.logs)).transpose()?;
         let provider = provider::register(config.sampler, resource, Arc::clone(&pipeline));
         let tracing = Tracing::new(config, host, Arc::clone(&pipeline));
-        let has_collector = config.exporter == config::Exporter::Otlp;
-        Ok(Self { pipeline, provider, tracing, has_collector })
+        let has_collector = config.traces.exporter == config::Exporter::Otlp;
+        Ok(Self { pipeline, logs, provider, tracing, has_collector })
     }
+
+    fn pipelines(&self) -> impl Iterator<Item = &Pipeline> {
+        [Some(&self.pipeline), self.logs.as_ref()].into_iter().flatten().map(Arc::as_ref)
+    }
+
+    /// Does with every pipeline what blocks, at the same time; answers the first failure.
+    fn each(
+        &self,
+        work: impl Fn(&Pipeline) -> Result<(), PluginError> + Sync,
+    ) -> Result<(), PluginError> {
+        let work = &work;
+        thread::scope(|scope| {
+            let all: Vec<_> =
+                self.pipelines().map(|pipeline| scope.spawn(move || work(pipeline))).collect();
+            let panicked = |_| Err(PluginError::new(ErrorKind::PANIC, "a pipeline panicked"));
+            all.into_iter().map(|one| one.join().unwrap_or_else(panicked)).fold(Ok(()), Result::and)
+        })
+    }
+}
+
+fn pipeline(
+    signal: Signal,
+    destination: &Destination,
+    host: &Host,
+    resource: &Resource,
+) -> Result<Arc<Pipeline>, PluginError> {
+    let exporter = Exporter::new(signal, destination, resource).map_err(failed)?;
+    let pipeline = Pipeline::start(signal, destination, host.clone(), exporter);
+    pipeline.map(Arc::new).map_err(|error| failed(format_args!("no export thread: {error}")))
 }
 
 fn failed(reason: impl std::fmt::Display) -> PluginError {
@@ -125,10 +158,10 @@ fn failed(reason: impl std::fmt::Display) -> PluginError {
 /// One line that says what the plugin will do, without anything secret.
 fn description(config: &Config) -> String {
     let sampler = config.sampler;
-    match config.exporter {
+    match config.traces.exporter {
         config::Exporter::Otlp => {
-            let place = redact::shown_url(&config.endpoint);
-            format!("spans go to {place} over {}, sampler {sampler}", config.protocol)
+            let place = redact::shown_url(&config.traces.endpoint);
+            format!("spans go to {place} over {}, sampler {sampler}", config.traces.protocol)
         }
         config::Exporter::Console => format!("spans go to the console, sampler {sampler}"),
         config::Exporter::None => format!("spans go nowhere, sampler {sampler}"),
@@ -156,9 +189,14 @@ fn resource(config: &Config, service: &Service) -> Resource {
         .build()
 }
 
-/// The plugin's part of `GET /plugins`; `held` only where spans wait for their request's end.
-fn status(counts: Counts, held: Option<Tally>, export: &ExportState) -> String {
-    let state = if export.is_failing { "failing" } else { "healthy" };
+/// The plugin's part of `GET /plugins`; `held` only where spans wait for their request's end, `logs`
+/// only where the host's log is exported.
+fn status(
+    counts: Counts,
+    held: Option<Tally>,
+    export: &ExportState,
+    logs: Option<(Counts, ExportState)>,
+) -> String {
     let mut status = json!({
         "spans": {
             "live": counts.live,
@@ -167,18 +205,29 @@ fn status(counts: Counts, held: Option<Tally>, export: &ExportState) -> String {
             "exported": counts.exported,
             "dropped": counts.dropped,
         },
-        "export": {
-            "state": state,
-            "since": rfc3339(export.since),
-            "last-error": export.last_error,
-            "queued": counts.queued,
-        },
+        "export": export_status(&counts, export),
         "panics": guard::panics(),
     });
+    if let Some((counts, export)) = logs {
+        status["logs"] = json!({
+            "exported": counts.exported,
+            "dropped": counts.dropped,
+            "export": export_status(&counts, &export),
+        });
+    }
     if let Some(Tally { held, dropped }) = held {
         status["held"] = json!({"spans": held, "dropped": dropped});
     }
     status.to_string()
+}
+
+fn export_status(counts: &Counts, export: &ExportState) -> serde_json::Value {
+    json!({
+        "state": if export.is_failing { "failing" } else { "healthy" },
+        "since": rfc3339(export.since),
+        "last-error": export.last_error,
+        "queued": counts.queued,
+    })
 }
 
 fn rfc3339(time: SystemTime) -> String {
@@ -226,8 +275,10 @@ mod tests {
         let export = ExportState { is_failing: true, since, ..ExportState::default() };
         let counts = Counts { live: 6, started: 4, sampled: 3, exported: 1, dropped: 2, queued: 5 };
         let tally = Some(Tally { held: 7, dropped: 8 });
+        let logs = Counts { exported: 9, dropped: 10, queued: 11, ..Counts::default() };
+        let logs = Some((logs, ExportState { since, ..ExportState::default() }));
         let told: serde_json::Value =
-            serde_json::from_str(&status(counts, tally, &export)).unwrap();
+            serde_json::from_str(&status(counts, tally, &export, logs)).unwrap();
         let wanted = json!({
             "spans": {"live": 6, "started": 4, "sampled": 3, "exported": 1, "dropped": 2},
             "export": {
@@ -238,6 +289,16 @@ mod tests {
             },
             "panics": guard::panics(),
             "held": {"spans": 7, "dropped": 8},
+            "logs": {
+                "exported": 9,
+                "dropped": 10,
+                "export": {
+                    "state": "healthy",
+                    "since": "1970-01-01T00:00:00.000Z",
+                    "last-error": null,
+                    "queued": 11,
+                },
+            },
         });
         assert_eq!(told, wanted);
     }
@@ -274,7 +335,7 @@ mod tests {
     #[test]
     fn the_description_shows_no_secret() {
         let mut config = config("always_on");
-        config.endpoint = "http://user:pass@there:1/v1/traces?key=s3cret".to_owned();
+        config.traces.endpoint = "http://user:pass@there:1/v1/traces?key=s3cret".to_owned();
         let text = description(&config);
         assert!(text.contains("there:1/v1/traces over grpc"), "{text}");
         assert!(!text.contains("pass") && !text.contains("s3cret"), "{text}");

@@ -26,6 +26,7 @@ use crate::{
     config::Config,
     exchange::{Client, Server, Tracing},
     pipeline::{Accepted, Batch, Counts, Failure, Pipeline, export::Export},
+    signal::Signal,
 };
 
 /// Longer than any step of a test takes; only a failing test waits for it.
@@ -187,8 +188,9 @@ pub(crate) fn config(sampler: &str) -> Config {
 /// Starts a pipeline with an exporter that obeys.
 pub(crate) fn pipeline(config: &Config, journal: &Journal) -> (Arc<Pipeline>, Obedient) {
     let exporter = Obedient::default();
-    let pipeline = Pipeline::start(config, journal.host(), exporter.clone()).unwrap();
-    (Arc::new(pipeline), exporter)
+    let pipeline =
+        Pipeline::start(Signal::Traces, &config.traces, journal.host(), exporter.clone());
+    (Arc::new(pipeline.unwrap()), exporter)
 }
 
 /// Both layers above a pipeline that keeps its spans.

@@ -1,17 +1,17 @@
-//! The URL that spans are sent to.
+//! The URL that exports are sent to.
 
 use http::Uri;
 
 use super::Protocol;
-use crate::redact::shown_url;
+use crate::{redact::shown_url, signal::Signal};
 
-/// The URL that spans are sent to below this base.
-pub(super) fn export_url(base: &str, protocol: Protocol) -> Result<String, String> {
+/// The URL that exports of a signal are sent to below this base.
+pub(super) fn export_url(base: &str, protocol: Protocol, signal: Signal) -> Result<String, String> {
     let base = checked_url(base)?;
     match protocol {
         Protocol::Grpc => Ok(base),
         Protocol::HttpProtobuf | Protocol::HttpJson => {
-            Ok(format!("{}/v1/traces", base.trim_end_matches('/')))
+            Ok(format!("{}/{}", base.trim_end_matches('/'), signal.path()))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The plugin's settings: its table of the host's configuration, with the `OTEL_*` variables and the
 //! defaults behind it.
 
+mod destination;
 mod endpoint;
 mod parse;
 mod read;
@@ -12,42 +13,26 @@ mod tests;
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use http::HeaderMap;
-use plugin_api::PluginError;
+use plugin_api::{Level, PluginError};
 
 use self::read::Reader;
 pub(crate) use self::settings::SETTINGS;
 use crate::{
     methods::KnownMethods, networks::Networks, policy::Policy, propagation::Propagators,
-    redact::Redaction, response_header::ResponseHeader, sampling::Sampler,
+    redact::Redaction, response_header::ResponseHeader, sampling::Sampler, signal::Signal,
 };
 
 /// What the plugin does, completely decided.
-///
-/// The values of `headers` are marked as sensitive, so that `Debug` does not print them.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     /// `OTEL_SDK_DISABLED`: no layer, no thread.
     pub(crate) disabled: bool,
-    /// Where spans go.
-    pub(crate) exporter: Exporter,
-    /// The URL of exports, path included; checked.
-    pub(crate) endpoint: String,
-    /// How exports are sent.
-    pub(crate) protocol: Protocol,
-    /// Sent with every export.
-    pub(crate) headers: HeaderMap,
-    /// For one export with its retries.
-    pub(crate) timeout: Duration,
-    /// Whether exports are compressed with gzip.
-    pub(crate) gzip: bool,
-    /// How many finished spans may wait, those on their way included, at least 1.
-    pub(crate) max_queue_size: usize,
-    /// How many bytes they may take, at least 1.
-    pub(crate) max_queue_bytes: usize,
-    /// How many spans one export holds at most, from 1 to `max_queue_size`.
-    pub(crate) max_export_batch_size: usize,
-    /// How long a finished span waits at most, longer than nothing.
-    pub(crate) schedule_delay: Duration,
+    /// What becomes of spans.
+    pub(crate) traces: Destination,
+    /// What becomes of the host's log.
+    pub(crate) logs: Destination,
+    /// The least serious lines of the host's log that are exported; `None`: no line is.
+    pub(crate) log_level: Option<Level>,
     /// Which spans are recorded.
     pub(crate) sampler: Sampler,
     /// Which headers carry the context.
@@ -74,6 +59,33 @@ pub(crate) struct Config {
     pub(crate) warnings: Vec<String>,
 }
 
+/// Where the exports of one signal go, how they are sent, and what may wait for that.
+///
+/// The values of `headers` are marked as sensitive, so that `Debug` does not print them.
+#[derive(Clone, Debug)]
+pub(crate) struct Destination {
+    /// What kind of place it is.
+    pub(crate) exporter: Exporter,
+    /// The URL of exports, path included; checked.
+    pub(crate) endpoint: String,
+    /// How exports are sent.
+    pub(crate) protocol: Protocol,
+    /// Sent with every export.
+    pub(crate) headers: HeaderMap,
+    /// For one export with its retries.
+    pub(crate) timeout: Duration,
+    /// Whether exports are compressed with gzip.
+    pub(crate) gzip: bool,
+    /// How many finished items may wait, those on their way included, at least 1.
+    pub(crate) max_queue_size: usize,
+    /// How many bytes they may take, at least 1.
+    pub(crate) max_queue_bytes: usize,
+    /// How many of them one export holds at most, from 1 to `max_queue_size`.
+    pub(crate) max_export_batch_size: usize,
+    /// How long one waits at most, longer than nothing.
+    pub(crate) schedule_delay: Duration,
+}
+
 /// Which headers are recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Capture {
@@ -94,7 +106,7 @@ pub(crate) struct Keep {
     pub(crate) max_spans: usize,
 }
 
-/// Where spans go.
+/// What kind of place exports go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exporter {
     /// To a collector.
@@ -139,24 +151,11 @@ impl Config {
         env: &impl Fn(&str) -> Option<String>,
     ) -> Result<Self, PluginError> {
         let mut reader = Reader::new(settings, env)?;
-        let protocol = reader.value("protocol", parse::protocol, Protocol::Grpc)?;
-        let max_queue_size = reader.value("max-queue-size", parse::count, 65536)?;
         let config = Self {
             disabled: reader.is_disabled(),
-            exporter: reader.value("exporter", parse::exporter, Exporter::Otlp)?,
-            endpoint: reader.endpoint(protocol)?,
-            protocol,
-            headers: reader.headers()?,
-            timeout: reader.value("timeout", parse::duration, Duration::from_secs(10))?,
-            gzip: reader.value("compression", parse::compression, false)?,
-            max_queue_size,
-            max_queue_bytes: reader.value("max-queue-bytes", parse::count, 8 * 1024 * 1024)?,
-            max_export_batch_size: reader.batch_size(max_queue_size)?,
-            schedule_delay: reader.value(
-                "schedule-delay",
-                parse::duration,
-                Duration::from_secs(5),
-            )?,
+            traces: destination::read(&mut reader, Signal::Traces)?,
+            logs: destination::read(&mut reader, Signal::Logs)?,
+            log_level: reader.value("log-level", parse::level, Some(Level::INFO))?,
             sampler: reader.sampler()?,
             propagators: reader.propagators()?,
             policy: reader.policy()?,

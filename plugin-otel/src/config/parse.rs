@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
-use plugin_api::PluginError;
+use plugin_api::{Level, PluginError};
 use serde_json::Value;
 
 use super::{Exporter, Protocol};
@@ -74,6 +74,20 @@ pub(super) fn compression(raw: Raw<'_>) -> Result<bool, String> {
         "none" => Ok(false),
         "gzip" => Ok(true),
         other => Err(unknown("compression", other, &["none", "gzip"])),
+    }
+}
+
+/// A level of `tracing`, or none.
+pub(super) fn level(raw: Raw<'_>) -> Result<Option<Level>, String> {
+    let name = raw.text()?;
+    match name.to_ascii_uppercase().as_str() {
+        "ERROR" => Ok(Some(Level::ERROR)),
+        "WARN" => Ok(Some(Level::WARN)),
+        "INFO" => Ok(Some(Level::INFO)),
+        "DEBUG" => Ok(Some(Level::DEBUG)),
+        "TRACE" => Ok(Some(Level::TRACE)),
+        "OFF" => Ok(None),
+        _ => Err(unknown("level", name, &["ERROR", "WARN", "INFO", "DEBUG", "TRACE", "OFF"])),
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderMap;
 use plugin_api::{PluginError, Setting};
 use serde_json::{Map, Value};
 
 use super::{
-    Capture, Keep, Protocol, SETTINGS,
-    endpoint::{checked_url, export_url},
+    Capture, Keep, SETTINGS,
     parse::{self, Raw},
     tables,
 };
@@ -18,12 +16,17 @@ use crate::{
     rules::Rules,
     sampling::Sampler,
     semconv,
+    signal::Signal,
     trust::{Trust, TrustTable},
 };
 
 /// Takes one key after the other out of the table.
 pub(super) struct Reader<'a, E> {
     table: Map<String, Value>,
+    /// The keys that were asked for; those of destinations are, once for each signal.
+    known: Vec<&'static str>,
+    /// Whose variables count.
+    pub(super) signal: Signal,
     env: &'a E,
     /// What was wrong in the environment, one line each.
     pub(super) warnings: Vec<String>,
@@ -32,7 +35,8 @@ pub(super) struct Reader<'a, E> {
 impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
     /// A reader of this JSON object.
     pub(super) fn new(settings: &str, env: &'a E) -> Result<Self, PluginError> {
-        Ok(Self { table: table(settings)?, env, warnings: Vec::new() })
+        let table = table(settings)?;
+        Ok(Self { table, known: Vec::new(), signal: Signal::Traces, env, warnings: Vec::new() })
     }
 
     /// `OTEL_SDK_DISABLED`
@@ -45,13 +49,27 @@ impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
     }
 
     /// The variables of a key that are set, first one first.
-    fn variables(&self, key: &str) -> Vec<(&'static str, String)> {
+    pub(super) fn variables(&self, key: &str) -> Vec<(String, String)> {
         let setting = SETTINGS.iter().find(|setting| setting.key() == key);
         setting
             .into_iter()
             .flat_map(Setting::variables)
-            .filter_map(|name| Some((name, self.variable(name)?)))
+            .map(|name| self.signal.variable(name))
+            .filter_map(|name| self.variable(&name).map(|text| (name, text)))
             .collect()
+    }
+
+    /// What the table has at this key.
+    pub(super) fn setting(&mut self, key: &'static str) -> Option<Value> {
+        self.known.push(key);
+        self.table.get(key).cloned()
+    }
+
+    /// Says that something in the environment is ignored; once, also where it concerns each signal.
+    pub(super) fn warn(&mut self, line: String) {
+        if !self.warnings.contains(&line) {
+            self.warnings.push(line);
+        }
     }
 
     pub(super) fn value<T>(
@@ -60,70 +78,16 @@ impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
         parse: impl Fn(Raw<'_>) -> Result<T, String>,
         default: T,
     ) -> Result<T, PluginError> {
-        if let Some(value) = self.table.remove(key) {
+        if let Some(value) = self.setting(key) {
             return parse(Raw::Setting(&value)).map_err(|reason| PluginError::setting(key, reason));
         }
         for (name, text) in self.variables(key) {
             match parse(Raw::Variable(&text)) {
                 Ok(value) => return Ok(value),
-                Err(reason) => self.warnings.push(format!("{name} is ignored: {reason}")),
+                Err(reason) => self.warn(format!("{name} is ignored: {reason}")),
             }
         }
         Ok(default)
-    }
-
-    pub(super) fn endpoint(&mut self, protocol: Protocol) -> Result<String, PluginError> {
-        let wrong = |reason| PluginError::setting("endpoint", reason);
-        if let Some(value) = self.table.remove("endpoint") {
-            let base = Raw::Setting(&value).text().map_err(wrong)?;
-            return export_url(base, protocol).map_err(wrong);
-        }
-        // A collector elsewhere than the operator said is worse than no start: no warning here.
-        let Some((name, text)) = self.variables("endpoint").into_iter().next() else {
-            let grpc = protocol == Protocol::Grpc;
-            let base = if grpc { "http://localhost:4317" } else { "http://localhost:4318" };
-            return export_url(base, protocol).map_err(wrong);
-        };
-        let checked = if name == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" {
-            checked_url(text.trim())
-        } else {
-            export_url(text.trim(), protocol)
-        };
-        checked.map_err(|reason| wrong(format!("{name}: {reason}")))
-    }
-
-    pub(super) fn headers(&mut self) -> Result<HeaderMap, PluginError> {
-        let mut headers = HeaderMap::new();
-        if let Some(value) = self.table.remove("headers") {
-            for (name, text) in parse::texts("headers", &value)? {
-                let (name, value) = parse::header(name, text)
-                    .map_err(|reason| PluginError::setting(&format!("headers.{name}"), reason))?;
-                headers.insert(name, value);
-            }
-        } else if let Some((variable, text)) = self.variables("headers").into_iter().next() {
-            for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
-                match parse::header_pair(pair) {
-                    Ok((name, value)) => _ = headers.insert(name, value),
-                    Err(reason) => {
-                        self.warnings.push(format!("a member of {variable} is ignored: {reason}"));
-                    }
-                }
-            }
-        }
-        Ok(headers)
-    }
-
-    pub(super) fn batch_size(&mut self, max_queue_size: usize) -> Result<usize, PluginError> {
-        let key = "max-export-batch-size";
-        let is_setting = self.table.contains_key(key);
-        let size = self.value(key, parse::count, 4096)?;
-        if is_setting && size > max_queue_size {
-            let reason = format_args!(
-                "wanted at most max-queue-size, which is {max_queue_size}, found {size}"
-            );
-            return Err(PluginError::setting(key, reason));
-        }
-        Ok(size.min(max_queue_size))
     }
 
     pub(super) fn sampler(&mut self) -> Result<Sampler, PluginError> {
@@ -148,15 +112,15 @@ impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
         let mut chosen = Propagators::none();
         for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             if let Err(reason) = parse::propagator(&mut chosen, name) {
-                self.warnings.push(format!("a member of {variable} is ignored: {reason}"));
+                self.warn(format!("a member of {variable} is ignored: {reason}"));
             }
         }
         Ok(chosen)
     }
 
     pub(super) fn policy(&mut self) -> Result<Policy, PluginError> {
-        let entries = self.table.remove("trust").map_or(Ok(Vec::new()), tables::trust)?;
-        let rules = self.table.remove("rule").map_or(Ok(Vec::new()), tables::rules)?;
+        let entries = self.setting("trust").map_or(Ok(Vec::new()), tables::trust)?;
+        let rules = self.setting("rule").map_or(Ok(Vec::new()), tables::rules)?;
         Ok(Policy {
             exclude: self.value("exclude", parse::templates, Vec::new())?,
             trust: TrustTable {
@@ -189,14 +153,14 @@ impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
             match parse::resource_pairs(&text) {
                 Ok(pairs) => attributes.extend(pairs),
                 Err(reason) => {
-                    self.warnings.push(format!("OTEL_RESOURCE_ATTRIBUTES is ignored: {reason}"));
+                    self.warn(format!("OTEL_RESOURCE_ATTRIBUTES is ignored: {reason}"));
                 }
             }
         }
         if let Some(name) = self.variable("OTEL_SERVICE_NAME") {
             attributes.insert(semconv::SERVICE_NAME.to_owned(), name);
         }
-        if let Some(value) = self.table.remove("resource") {
+        if let Some(value) = self.setting("resource") {
             for (key, text) in parse::texts("resource", &value)? {
                 attributes.insert(key.to_owned(), text.to_owned());
             }
@@ -206,7 +170,7 @@ impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
 
     /// The host refuses unknown keys by [`SETTINGS`]; a host that does not is no excuse.
     pub(super) fn nothing_is_left(&self) -> Result<(), PluginError> {
-        match self.table.keys().next() {
+        match self.table.keys().find(|key| !self.known.contains(&key.as_str())) {
             Some(key) => Err(PluginError::setting(key, "unknown setting")),
             None => Ok(()),
         }

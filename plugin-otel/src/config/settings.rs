@@ -4,12 +4,12 @@ use plugin_api::Setting;
 
 /// Every key, with its default and the variables that stand in for it.
 pub(crate) const SETTINGS: &[Setting] = &[
-    Setting::new("exporter", "\"otlp\"", "where spans go: otlp, console or none")
+    Setting::new("exporter", "\"otlp\"", "where spans and log records go: otlp, console or none")
         .or_variable("OTEL_TRACES_EXPORTER"),
     Setting::new(
         "endpoint",
         "\"http://localhost:4317\"",
-        "the collector; port 4318 is the default of the http protocols, which add v1/traces",
+        "the collector; port 4318 is the default of the http protocols, which add v1/traces and v1/logs",
     )
     .or_variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT OTEL_EXPORTER_OTLP_ENDPOINT"),
     Setting::new("protocol", "\"grpc\"", "grpc, http/protobuf or http/json")
@@ -24,18 +24,23 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new(
         "max-queue-size",
         "65536",
-        "how many finished spans may wait, those on their way included",
+        "how many finished spans may wait, those on their way included; as many log records",
     )
     .or_variable("OTEL_BSP_MAX_QUEUE_SIZE"),
     Setting::new(
         "max-queue-bytes",
         "8388608",
-        "how many bytes the finished spans that wait may take",
+        "how many bytes the finished spans that wait may take; log records as many",
     ),
     Setting::new("max-export-batch-size", "4096", "how many spans one export holds at most")
         .or_variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE"),
     Setting::new("schedule-delay", "\"5s\"", "how long a finished span waits at most")
         .or_variable("OTEL_BSP_SCHEDULE_DELAY"),
+    Setting::new(
+        "log-level",
+        "\"INFO\"",
+        "the host's log lines that are exported: ERROR, WARN, INFO, DEBUG, TRACE or OFF",
+    ),
     Setting::new("sampler", "\"parentbased_always_on\"", "which spans are recorded")
         .or_variable("OTEL_TRACES_SAMPLER"),
     Setting::new("sampler-arg", "1.0", "the ratio of the traceidratio samplers, 0 to 1")

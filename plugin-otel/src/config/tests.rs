@@ -31,16 +31,17 @@ fn sampler(name: &str, ratio: f64) -> Sampler {
 #[test]
 fn the_defaults_are_those_that_are_documented() {
     let config = good("{}", &[]);
-    assert!(!config.disabled && !config.gzip);
-    assert_eq!(config.exporter, Exporter::Otlp);
-    assert_eq!(config.endpoint, "http://localhost:4317");
-    assert_eq!(config.protocol, Protocol::Grpc);
-    assert_eq!(config.timeout, Duration::from_secs(10));
-    assert_eq!((config.max_queue_size, config.max_export_batch_size), (65536, 4096));
-    assert_eq!(config.schedule_delay, Duration::from_secs(5));
+    assert!(!config.disabled && !config.traces.gzip);
+    assert_eq!(config.traces.exporter, Exporter::Otlp);
+    assert_eq!(config.traces.endpoint, "http://localhost:4317");
+    assert_eq!(config.traces.protocol, Protocol::Grpc);
+    assert_eq!(config.traces.timeout, Duration::from_secs(10));
+    assert_eq!((config.traces.max_queue_size, config.traces.max_export_batch_size), (65536, 4096));
+    assert_eq!(config.traces.schedule_delay, Duration::from_secs(5));
+    assert_eq!(config.log_level, Some(Level::INFO));
     assert_eq!(config.sampler, sampler("parentbased_always_on", 1.0));
     assert_eq!(config.propagators, propagators(&["tracecontext", "baggage"]));
-    assert!(config.headers.is_empty() && config.resource.is_empty());
+    assert!(config.traces.headers.is_empty() && config.resource.is_empty());
     assert_eq!(config.policy, Policy::default());
     assert_eq!(config.trusted_proxies, Networks::default());
     assert_eq!(config.known_methods, KnownMethods::default());
@@ -75,13 +76,13 @@ fn a_setting_beats_a_variable_and_the_signal_s_variable_beats_the_general_one() 
         ("OTEL_EXPORTER_OTLP_HEADERS", "a=1"),
     ];
     let config = good(r#"{"sampler": "always_on"}"#, &variables);
-    assert_eq!(config.timeout, Duration::from_secs(2));
+    assert_eq!(config.traces.timeout, Duration::from_secs(2));
     assert_eq!(config.sampler, sampler("always_on", 1.0));
-    assert_eq!(config.headers["a"], "1");
+    assert_eq!(config.traces.headers["a"], "1");
     let config = good(r#"{"timeout": "250ms", "headers": {"b": "2"}}"#, &variables[1..]);
-    assert_eq!(config.timeout, Duration::from_millis(250));
+    assert_eq!(config.traces.timeout, Duration::from_millis(250));
     assert_eq!(config.sampler, sampler("always_off", 1.0));
-    assert_eq!((config.headers.get("a"), config.headers.len()), (None, 1));
+    assert_eq!((config.traces.headers.get("a"), config.traces.headers.len()), (None, 1));
 }
 
 #[test]
@@ -109,8 +110,32 @@ fn endpoints_get_their_path_and_port_by_protocol() {
             "http://d:2/in",
         ),
     ] {
-        assert_eq!(good(settings, variables).endpoint, wanted, "{settings} {variables:?}");
+        assert_eq!(good(settings, variables).traces.endpoint, wanted, "{settings} {variables:?}");
     }
+}
+
+#[test]
+fn each_signal_has_variables_of_its_own() {
+    let variables = [
+        ("OTEL_LOGS_EXPORTER", "console"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:1"),
+        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "a=1"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "nonsense"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "5"),
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "6"),
+    ];
+    let config = good("{}", &variables);
+    let Config { traces, logs, .. } = &config;
+    assert_eq!((traces.exporter, logs.exporter), (Exporter::Otlp, Exporter::Console));
+    assert_eq!(traces.endpoint, "http://c:1/v1/traces");
+    assert_eq!(logs.endpoint, "http://c:1/v1/logs");
+    assert_eq!((traces.headers.len(), logs.headers.len()), (0, 1));
+    assert_eq!((traces.max_queue_size, logs.max_queue_size), (5, 6));
+    assert_eq!(config.warnings.len(), 1, "what concerns both is said once: {:?}", config.warnings);
+    let own = [("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://d:2/in")];
+    assert_eq!(good("{}", &own).logs.endpoint, "http://d:2/in");
+    assert_eq!(good(r#"{"endpoint": "http://e:3"}"#, &own).logs.endpoint, "http://e:3");
 }
 
 #[test]
@@ -118,16 +143,16 @@ fn numbers_may_come_in_quotes() {
     let settings = r#"{"max-queue-size": "100", "sampler-arg": "0.25", "sampler": "traceidratio",
         "max-export-batch-size": 10}"#;
     let config = good(settings, &[]);
-    assert_eq!((config.max_queue_size, config.max_export_batch_size), (100, 10));
+    assert_eq!((config.traces.max_queue_size, config.traces.max_export_batch_size), (100, 10));
     assert_eq!(config.sampler, sampler("traceidratio", 0.25));
     assert_eq!(good(r#"{"sampler-arg": 1}"#, &[]).sampler, good("{}", &[]).sampler);
 }
 
 #[test]
 fn a_batch_is_never_larger_than_the_queue() {
-    assert_eq!(good(r#"{"max-queue-size": 7}"#, &[]).max_export_batch_size, 7);
+    assert_eq!(good(r#"{"max-queue-size": 7}"#, &[]).traces.max_export_batch_size, 7);
     let variable = [("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "50")];
-    assert_eq!(good(r#"{"max-queue-size": 7}"#, &variable).max_export_batch_size, 7);
+    assert_eq!(good(r#"{"max-queue-size": 7}"#, &variable).traces.max_export_batch_size, 7);
 }
 
 /// Settings, the key that is to blame, the message.
@@ -168,6 +193,11 @@ const BAD: &[(&str, &str, &str)] = &[
         r#"{"max-queue-size": 10, "max-export-batch-size": 11}"#,
         "max-export-batch-size",
         "wanted at most max-queue-size, which is 10, found 11",
+    ),
+    (
+        r#"{"log-level": "LOUD"}"#,
+        "log-level",
+        "unknown level \"LOUD\": one of ERROR, WARN, INFO, DEBUG, TRACE, OFF",
     ),
     (r#"{"sampler-arg": 1.5}"#, "sampler-arg", "wanted a number from 0 to 1, found 1.5"),
     (
@@ -300,9 +330,9 @@ fn a_bad_variable_is_a_warning_and_the_next_one_or_the_default_holds() {
         ("OTEL_RESOURCE_ATTRIBUTES", "a=1,b"),
     ];
     let config = good("{}", &variables);
-    assert_eq!(config.exporter, Exporter::Otlp);
-    assert_eq!(config.timeout, Duration::from_millis(1500));
-    assert_eq!(config.max_queue_size, 65536);
+    assert_eq!(config.traces.exporter, Exporter::Otlp);
+    assert_eq!(config.traces.timeout, Duration::from_millis(1500));
+    assert_eq!(config.traces.max_queue_size, 65536);
     assert_eq!(config.sampler, sampler("parentbased_always_on", 1.0));
     assert_eq!(config.propagators, propagators(&["baggage"]));
     assert!(config.resource.is_empty());
@@ -333,9 +363,9 @@ fn headers_and_attributes_of_variables_are_percent_decoded() {
         ("OTEL_SERVICE_NAME", "two"),
     ];
     let config = good(r#"{"resource": {"b": "3"}}"#, &variables);
-    assert_eq!(config.headers["x-token"], "s e,c");
-    assert_eq!(config.headers["x-other"], "a=b");
-    assert_eq!(config.headers.len(), 2);
+    assert_eq!(config.traces.headers["x-token"], "s e,c");
+    assert_eq!(config.traces.headers["x-other"], "a=b");
+    assert_eq!(config.traces.headers.len(), 2);
     assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
     let resource: Vec<(&str, &str)> =
         config.resource.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
@@ -368,8 +398,8 @@ fn the_sdk_can_be_switched_off() {
 #[test]
 fn a_compression_of_the_environment_can_be_switched_off() {
     let variables = [("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")];
-    assert!(good("{}", &variables).gzip);
-    assert!(!good(r#"{"compression": "none"}"#, &variables).gzip);
+    assert!(good("{}", &variables).traces.gzip);
+    assert!(!good(r#"{"compression": "none"}"#, &variables).traces.gzip);
 }
 
 #[test]
@@ -379,7 +409,7 @@ fn no_secret_is_printed() {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:1"),
     ];
     let config = good("{}", &variables);
-    assert_eq!(config.headers["x"], "s3cret");
+    assert_eq!(config.traces.headers["x"], "s3cret");
     assert!(!format!("{config:?}").contains("s3cret"), "{config:?}");
     let error = read(r#"{"headers": {"x": "s3cret"}, "#, &[]).unwrap_err();
     assert!(!error.to_string().contains("s3cret"), "{error}");

@@ -67,7 +67,7 @@ enum Follow {
 impl Tracing {
     /// Spans as the settings say, into this pipeline.
     pub(crate) fn new(config: &Config, host: Host, pipeline: Arc<Pipeline>) -> Arc<Self> {
-        let records = config.exporter != Exporter::None;
+        let records = config.traces.exporter != Exporter::None;
         Arc::new(Self {
             sampler: config.sampler,
             propagators: config.propagators.clone(),

@@ -1,5 +1,5 @@
-//! One export: chunks of encoded spans, framed as OTLP's `ExportTraceServiceRequest` without looking
-//! inside.
+//! One export: chunks of encoded items, framed as OTLP's export request without looking inside. The
+//! requests of all signals are built alike, with the same numbers.
 
 use std::sync::LazyLock;
 
@@ -7,16 +7,20 @@ use bytes::Bytes;
 use opentelemetry::InstrumentationScope;
 use opentelemetry_sdk::Resource;
 
-use super::{buffers::Chunk, encode};
+use super::{
+    buffers::{Chunk, Run},
+    encode,
+};
 use crate::{
     otlp::{self, Place},
     semconv,
 };
 
-/// The tag of `ExportTraceServiceRequest.resource_spans` and of `ResourceSpans.resource`.
+/// The tag of `ExportTraceServiceRequest.resource_spans`, of `ResourceSpans.resource` and of
+/// `ScopeSpans.scope`.
 const FIRST: u8 = 0x0a;
 /// The tag of `ResourceSpans.scope_spans`.
-const SCOPE_SPANS: u8 = 0x12;
+const SCOPES: u8 = 0x12;
 /// The tag of `ResourceSpans.schema_url` and of `ScopeSpans.schema_url`.
 const SCHEMA_URL: u8 = 0x1a;
 
@@ -28,7 +32,7 @@ static OWN_SCOPE: LazyLock<Bytes> = LazyLock::new(|| {
     scope_fields(&scope.build()).into()
 });
 
-/// Fields of `ScopeSpans`: all but the spans.
+/// Fields of `ScopeSpans`: all but the items.
 pub(super) fn scope_fields(scope: &InstrumentationScope) -> Vec<u8> {
     let mut out = Vec::new();
     otlp::message(&mut out, FIRST, |out| {
@@ -40,7 +44,7 @@ pub(super) fn scope_fields(scope: &InstrumentationScope) -> Vec<u8> {
     out
 }
 
-/// Fields of `ResourceSpans`: all but the spans.
+/// Fields of `ResourceSpans`: all but the items.
 pub(super) fn resource_fields(resource: &Resource) -> Vec<u8> {
     let mut out = Vec::new();
     otlp::message(&mut out, FIRST, |out| {
@@ -53,23 +57,41 @@ pub(super) fn resource_fields(resource: &Resource) -> Vec<u8> {
     out
 }
 
-/// Spans that are exported together.
+/// Whose items these are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Our own.
+    Own,
+    /// Someone's who uses the OpenTelemetry API, as [`scope_fields`] wrote it.
+    Api(Bytes),
+}
+
+impl Scope {
+    fn fields(&self) -> Bytes {
+        match self {
+            Self::Own => OWN_SCOPE.clone(),
+            Self::Api(fields) => fields.clone(),
+        }
+    }
+}
+
+/// Items that are exported together.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     /// The number of the first chunk, which is that of the batch.
     pub(super) first: u64,
-    pub(super) spans: usize,
+    pub(super) items: usize,
     pub(super) bytes: usize,
-    scopes: Vec<Scope>,
+    groups: Vec<Group>,
 }
 
-/// Chunks of one scope, one after the other.
+/// What a batch has of one scope.
 #[derive(Debug)]
-struct Scope {
-    /// `None` for our own.
-    fields: Option<Bytes>,
+struct Group {
+    scope: Scope,
+    fields: Bytes,
     length: usize,
-    chunks: Vec<Bytes>,
+    parts: Vec<Bytes>,
 }
 
 impl Batch {
@@ -80,47 +102,52 @@ impl Batch {
 
     /// Adds the next chunk.
     pub(super) fn add(&mut self, chunk: Chunk) {
-        self.spans += chunk.spans;
+        self.items += chunk.items;
         self.bytes += chunk.bytes.len();
-        match self.scopes.last_mut() {
-            Some(scope) if scope.fields == chunk.scope => scope.add(chunk.bytes),
-            _ => {
-                let mut scope = Scope { fields: chunk.scope, length: 0, chunks: Vec::new() };
-                scope.add(chunk.bytes);
-                self.scopes.push(scope);
-            }
+        let bytes = Bytes::from(chunk.bytes);
+        let mut start = 0;
+        for Run { scope, end } in chunk.runs {
+            self.group(scope).add(bytes.slice(start..end));
+            start = end;
         }
+    }
+
+    /// The group of this scope.
+    fn group(&mut self, scope: Scope) -> &mut Group {
+        let known = self.groups.iter().rposition(|group| group.scope == scope);
+        let index = known.unwrap_or_else(|| {
+            let fields = scope.fields();
+            self.groups.push(Group { scope, fields, length: 0, parts: Vec::new() });
+            self.groups.len() - 1
+        });
+        &mut self.groups[index]
     }
 
     /// The request's body in parts; `resource` is what [`resource_fields`] gave.
     pub(crate) fn frame(&self, resource: &[u8]) -> Vec<Bytes> {
-        let scopes: usize = self.scopes.iter().map(|scope| otlp::field_len(scope.len())).sum();
+        let groups: usize = self.groups.iter().map(|group| otlp::field_len(group.len())).sum();
         let mut start = Vec::with_capacity(resource.len() + 16);
-        otlp::head(&mut start, FIRST, resource.len() + scopes);
+        otlp::head(&mut start, FIRST, resource.len() + groups);
         start.extend_from_slice(resource);
         let mut parts = vec![start.into()];
-        for scope in &self.scopes {
-            let mut head = Vec::with_capacity(scope.fields().len() + 16);
-            otlp::head(&mut head, SCOPE_SPANS, scope.len());
-            head.extend_from_slice(scope.fields());
+        for group in &self.groups {
+            let mut head = Vec::with_capacity(group.fields.len() + 16);
+            otlp::head(&mut head, SCOPES, group.len());
+            head.extend_from_slice(&group.fields);
             parts.push(head.into());
-            parts.extend(scope.chunks.iter().cloned());
+            parts.extend(group.parts.iter().cloned());
         }
         parts
     }
 }
 
-impl Scope {
-    fn add(&mut self, bytes: Vec<u8>) {
+impl Group {
+    fn add(&mut self, bytes: Bytes) {
         self.length += bytes.len();
-        self.chunks.push(bytes.into());
-    }
-
-    fn fields(&self) -> &Bytes {
-        self.fields.as_ref().unwrap_or(&OWN_SCOPE)
+        self.parts.push(bytes);
     }
 
     fn len(&self) -> usize {
-        self.fields().len() + self.length
+        self.fields.len() + self.length
     }
 }

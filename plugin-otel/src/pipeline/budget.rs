@@ -1,4 +1,4 @@
-//! What may wait or be on its way at a time, in spans and in bytes.
+//! What may wait or be on its way at a time, in items and in bytes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -39,26 +39,26 @@ impl Limit {
     }
 }
 
-/// How many spans and how many bytes there may be.
+/// How many items and how many bytes there may be.
 #[derive(Debug)]
 pub(super) struct Budget {
-    pub(super) spans: Limit,
+    pub(super) items: Limit,
     pub(super) bytes: Limit,
 }
 
 impl Budget {
-    /// Takes room for one span of `least` bytes, and for more of them if there is more.
+    /// Takes room for one item of `least` bytes, and for more of them if there is more.
     pub(super) fn take(&self, least: usize, wanted: (usize, usize)) -> Option<(usize, usize)> {
-        let spans = self.spans.take(1, wanted.0)?;
+        let items = self.items.take(1, wanted.0)?;
         if let Some(bytes) = self.bytes.take(least, wanted.1.max(least)) {
-            return Some((spans, bytes));
+            return Some((items, bytes));
         }
-        self.spans.give_back(spans);
+        self.items.give_back(items);
         None
     }
 
-    pub(super) fn give_back(&self, spans: usize, bytes: usize) {
-        self.spans.give_back(spans);
+    pub(super) fn give_back(&self, items: usize, bytes: usize) {
+        self.items.give_back(items);
         self.bytes.give_back(bytes);
     }
 }
@@ -79,10 +79,10 @@ mod tests {
     }
 
     #[test]
-    fn a_span_without_room_for_its_bytes_takes_nothing() {
-        let budget = Budget { spans: Limit::new(2), bytes: Limit::new(100) };
+    fn an_item_without_room_for_its_bytes_takes_nothing() {
+        let budget = Budget { items: Limit::new(2), bytes: Limit::new(100) };
         assert_eq!(budget.take(101, (2, 0)), None);
         assert_eq!(budget.take(60, (2, 80)), Some((2, 80)));
-        assert_eq!(budget.take(1, (2, 80)), None, "no span is left");
+        assert_eq!(budget.take(1, (2, 80)), None, "no item is left");
     }
 }

@@ -1,4 +1,4 @@
-//! Where threads write finished spans: each into a buffer that it shares with as few others as can
+//! Where threads write finished spans and log records: each into a buffer that it shares with as few others as can
 //! be. A full buffer goes to the queue.
 
 use std::{
@@ -11,9 +11,8 @@ use std::{
     thread,
 };
 
-use bytes::Bytes;
-
 use super::{
+    batch::Scope,
     budget::{Budget, Limit},
     queue::Queue,
 };
@@ -21,27 +20,35 @@ use super::{
 /// What a buffer takes of the budget at once: so much fits in one frame of HTTP/2.
 const MOST_BYTES: usize = 16 * 1024;
 /// What a buffer takes of the budget at once.
-const MOST_SPANS: usize = 64;
+const MOST_ITEMS: usize = 64;
 
-/// Finished spans of one scope, one after the other as they will be sent.
+/// Finished items, one after the other as they will be sent.
 #[derive(Debug)]
 pub(super) struct Chunk {
-    pub(super) spans: usize,
+    pub(super) items: usize,
     pub(super) bytes: Vec<u8>,
-    /// The scope of spans that were made through the OpenTelemetry API, as `ScopeSpans` has it.
-    pub(super) scope: Option<Bytes>,
+    /// Whose they are, in order.
+    pub(super) runs: Vec<Run>,
 }
 
-/// What became of a span that was pushed.
+/// Items of one scope in a chunk.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) scope: Scope,
+    /// Where they end.
+    pub(super) end: usize,
+}
+
+/// What became of an item that was pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
     /// It waits.
     Waiting,
     /// It waits, and there is enough for an export.
     ExportIsDue,
-    /// There was no room; the span is gone.
+    /// There was no room; it is gone.
     NoRoom,
-    /// The pipeline has stopped; the span is gone.
+    /// The pipeline has stopped; it is gone.
     Closed,
 }
 
@@ -54,9 +61,9 @@ pub(super) struct Made {
     pub(super) started: u64,
     /// Spans begun and recorded.
     pub(super) sampled: u64,
-    /// Spans that were recorded and are over, and were taken.
+    /// Items that are finished and were taken.
     pub(super) accepted: u64,
-    /// Spans that were recorded and are over, and were not.
+    /// Items that are finished and were not.
     pub(super) dropped: u64,
 }
 
@@ -65,7 +72,7 @@ pub(super) struct Made {
 pub(super) struct Buffers {
     shards: Box<[Shard]>,
     budget: Budget,
-    /// What a buffer takes of the budget at once: spans and bytes.
+    /// What a buffer takes of the budget at once: items and bytes.
     grant: (usize, usize),
 }
 
@@ -84,8 +91,9 @@ struct Shard {
 struct Open {
     accepted: u64,
     dropped: u64,
-    spans: usize,
+    items: usize,
     bytes: Vec<u8>,
+    runs: Vec<Run>,
     /// What is left of the grant.
     room: (usize, usize),
     closed: bool,
@@ -108,9 +116,9 @@ fn number() -> usize {
 }
 
 impl Buffers {
-    /// Empty buffers for so many spans and bytes in all, those in the queue and on their way
+    /// Empty buffers for so many items and bytes in all, those in the queue and on their way
     /// included, whose chunks are no larger than a batch.
-    pub(super) fn new(spans: usize, bytes: usize, batch: usize) -> Self {
+    pub(super) fn new(items: usize, bytes: usize, batch: usize) -> Self {
         // More than there are threads at a time: two threads on one shard wait for each other.
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let shards = (2 * threads).next_power_of_two().min(64);
@@ -118,9 +126,9 @@ impl Buffers {
         let share = 8 * shards;
         Self {
             shards: (0..shards).map(|_| Shard::default()).collect(),
-            budget: Budget { spans: Limit::new(spans), bytes: Limit::new(bytes) },
+            budget: Budget { items: Limit::new(items), bytes: Limit::new(bytes) },
             grant: (
-                (spans / share).clamp(1, MOST_SPANS.min(batch)),
+                (items / share).clamp(1, MOST_ITEMS.min(batch)),
                 (bytes / share).min(MOST_BYTES),
             ),
         }
@@ -131,9 +139,9 @@ impl Buffers {
         &self.shards[number() & (self.shards.len() - 1)]
     }
 
-    /// The most that may wait, in spans and bytes.
+    /// The most that may wait, in items and bytes.
     pub(super) const fn bounds(&self) -> (usize, usize) {
-        (self.budget.spans.most(), self.budget.bytes.most())
+        (self.budget.items.most(), self.budget.bytes.most())
     }
 
     /// Counts a span that begins.
@@ -160,11 +168,12 @@ impl Buffers {
         self.mine().live.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Adds a span of our own scope, whose bytes `write` appends. Never blocks for longer than it
+    /// Adds an item of this length, whose bytes `write` appends. Never blocks for longer than it
     /// takes another thread to add its own.
     pub(super) fn push(
         &self,
         queue: &Queue,
+        scope: Scope,
         length: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Pushed {
@@ -182,8 +191,13 @@ impl Buffers {
             open.bytes = Vec::with_capacity(room.1);
         }
         write(&mut open.bytes);
+        let end = open.bytes.len();
+        match open.runs.last_mut() {
+            Some(run) if run.scope == scope => run.end = end,
+            _ => open.runs.push(Run { scope, end }),
+        }
         open.accepted += 1;
-        open.spans += 1;
+        open.items += 1;
         open.room.0 -= 1;
         open.room.1 -= length;
         if open.room.0 == 0 {
@@ -192,8 +206,8 @@ impl Buffers {
         if is_due { Pushed::ExportIsDue } else { Pushed::Waiting }
     }
 
-    /// Adds a span of another scope.
-    pub(super) fn push_alone(&self, queue: &Queue, scope: Vec<u8>, bytes: Vec<u8>) -> Pushed {
+    /// Adds an item as a chunk of its own.
+    pub(super) fn push_alone(&self, queue: &Queue, scope: Scope, bytes: Vec<u8>) -> Pushed {
         let mut open = self.mine().lock();
         if open.closed {
             return open.refuse(Pushed::Closed);
@@ -202,18 +216,19 @@ impl Buffers {
             return open.refuse(Pushed::NoRoom);
         }
         open.accepted += 1;
-        let is_due = queue.add(Chunk { spans: 1, bytes, scope: Some(scope.into()) });
+        let runs = vec![Run { scope, end: bytes.len() }];
+        let is_due = queue.add(Chunk { items: 1, bytes, runs });
         if is_due { Pushed::ExportIsDue } else { Pushed::Waiting }
     }
 
     /// Sends a buffer to the queue, and gives back what it has taken and not used. Answers whether
     /// an export is due.
     fn seal(&self, open: &mut Open, queue: &Queue) -> bool {
-        let (spans, bytes) = mem::take(&mut open.room);
-        self.budget.give_back(spans, bytes);
-        let spans = mem::take(&mut open.spans);
-        let bytes = mem::take(&mut open.bytes);
-        spans > 0 && queue.add(Chunk { spans, bytes, scope: None })
+        let (items, bytes) = mem::take(&mut open.room);
+        self.budget.give_back(items, bytes);
+        let items = mem::take(&mut open.items);
+        let (bytes, runs) = (mem::take(&mut open.bytes), mem::take(&mut open.runs));
+        items > 0 && queue.add(Chunk { items, bytes, runs })
     }
 
     /// Sends all buffers to the queue.
@@ -223,7 +238,7 @@ impl Buffers {
         }
     }
 
-    /// Sends all buffers to the queue and refuses spans from now on.
+    /// Sends all buffers to the queue and refuses items from now on.
     pub(super) fn close(&self, queue: &Queue) {
         for shard in &self.shards {
             let mut open = shard.lock();
@@ -232,9 +247,9 @@ impl Buffers {
         }
     }
 
-    /// Makes room for new spans: these are exported or given up.
-    pub(super) fn settled(&self, spans: usize, bytes: usize) {
-        self.budget.give_back(spans, bytes);
+    /// Makes room for new items: these are exported or given up.
+    pub(super) fn settled(&self, items: usize, bytes: usize) {
+        self.budget.give_back(items, bytes);
     }
 
     /// The counters now.

@@ -6,20 +6,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
-    trace::v1::{ScopeSpans, Span},
-};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_sdk::Resource;
 use prost::Message as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     batch::{Batch, resource_fields},
     grpc::Grpc,
     http::Http,
 };
-use crate::config::{self, Config, Protocol};
+use crate::{
+    config::{self, Destination, Protocol},
+    signal::Signal,
+};
 
 /// Takes batches. Called on the export thread, several times at once.
 pub(crate) trait Export: Send + Sync + 'static {
@@ -30,14 +30,15 @@ pub(crate) trait Export: Send + Sync + 'static {
 /// What a collector says of a batch that it took.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Accepted {
-    /// How many of the spans it did not take after all.
+    /// How many of the items it did not take after all.
     pub(crate) refused: usize,
     /// Why, or a warning; often empty.
     pub(crate) message: String,
 }
 
 impl Accepted {
-    /// Reads the body of an answer in protobuf. One that cannot be read says nothing.
+    /// Reads the body of an answer in protobuf, which is built alike for every signal. One that
+    /// cannot be read says nothing.
     pub(super) fn read(body: &[u8]) -> Self {
         let answer = ExportTraceServiceResponse::decode(body).unwrap_or_default();
         let part = answer.partial_success.unwrap_or_default();
@@ -68,9 +69,10 @@ impl Failure {
     }
 }
 
-/// Where spans go.
+/// Where the items of a signal go.
 #[derive(Debug)]
 pub(crate) struct Exporter {
+    signal: Signal,
     resource: Bytes,
     way: Way,
 }
@@ -88,14 +90,18 @@ impl Exporter {
     ///
     /// # Errors
     /// What is wrong with the endpoint.
-    pub(crate) fn new(config: &Config, resource: &Resource) -> Result<Self, String> {
-        let way = match (config.exporter, config.protocol) {
-            (config::Exporter::Otlp, Protocol::Grpc) => Way::Grpc(Grpc::new(config)?),
-            (config::Exporter::Otlp, _) => Way::Http(Http::new(config)?),
+    pub(crate) fn new(
+        signal: Signal,
+        destination: &Destination,
+        resource: &Resource,
+    ) -> Result<Self, String> {
+        let way = match (destination.exporter, destination.protocol) {
+            (config::Exporter::Otlp, Protocol::Grpc) => Way::Grpc(Grpc::new(signal, destination)?),
+            (config::Exporter::Otlp, _) => Way::Http(Http::new(signal, destination)?),
             (config::Exporter::Console, _) => Way::Console,
             (config::Exporter::None, _) => Way::Nowhere,
         };
-        Ok(Self { resource: resource_fields(resource).into(), way })
+        Ok(Self { signal, resource: resource_fields(resource).into(), way })
     }
 }
 
@@ -104,38 +110,41 @@ impl Export for Exporter {
         match &self.way {
             Way::Grpc(grpc) => grpc.send(batch.frame(&self.resource)).await,
             Way::Http(http) => http.send(batch.frame(&self.resource)).await,
-            Way::Console => print(&batch.frame(&self.resource))
-                .map_err(|error| Failure::lasting(error.to_string())),
+            Way::Console => {
+                print(self.signal, &batch.frame(&self.resource)).map_err(Failure::lasting)
+            }
             Way::Nowhere => Ok(Accepted::default()),
         }
     }
 }
 
-/// The request that these parts are.
-///
-/// # Errors
-/// They are none.
-pub(super) fn decode(parts: &[Bytes]) -> Result<ExportTraceServiceRequest, Failure> {
-    let wrong = |error| Failure::lasting(format!("spans that cannot be read back: {error}"));
-    ExportTraceServiceRequest::decode(&*parts.concat()).map_err(wrong)
-}
-
-/// Prints a line for each span: OTLP's JSON with the name of the scope.
-fn print(parts: &[Bytes]) -> io::Result<Accepted> {
-    let request = decode(parts).map_err(|failure| io::Error::other(failure.reason))?;
-    let mut out = io::stdout().lock();
-    for scope in request.resource_spans.iter().flat_map(|resource| &resource.scope_spans) {
-        for span in &scope.spans {
-            writeln!(out, "{}", line(scope, span))?;
-        }
-    }
-    out.flush()?;
+/// Prints a line for each item: OTLP's JSON with the name of the scope.
+fn print(signal: Signal, parts: &[Bytes]) -> Result<Accepted, String> {
+    let request = signal.to_json(&parts.concat())?;
+    write(&lines(signal, &request)).map_err(|error| error.to_string())?;
     Ok(Accepted::default())
 }
 
-fn line(scope: &ScopeSpans, span: &Span) -> serde_json::Value {
-    let name = scope.scope.as_ref().map(|scope| scope.name.as_str());
-    json!({"scope": name, "span": span})
+fn write(lines: &[Value]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
+}
+
+fn lines(signal: Signal, request: &Value) -> Vec<Value> {
+    let names = signal.names();
+    let list = |value: &Value, name| value[name].as_array().cloned().unwrap_or_default();
+    let mut lines = Vec::new();
+    for resource in list(request, names.resources) {
+        for scope in list(&resource, names.scopes) {
+            for item in list(&scope, names.items) {
+                lines.push(json!({"scope": scope["scope"]["name"], names.item: item}));
+            }
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -153,11 +162,17 @@ mod tests {
     use opentelemetry::{InstrumentationScope, KeyValue};
     use opentelemetry_http::{HttpClient, HttpError};
     use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
     use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 
     use super::*;
     use crate::{
-        pipeline::{batch::scope_fields, buffers::Chunk, encode},
+        config::Config,
+        pipeline::{
+            batch::{Scope, scope_fields},
+            buffers::{Chunk, Run},
+            encode,
+        },
         testing::{block_on, sdk_span},
     };
 
@@ -186,15 +201,16 @@ mod tests {
         for span in spans {
             let mut bytes = Vec::new();
             encode::span(span, &mut bytes);
-            let scope = Some(scope_fields(&span.instrumentation_scope).into());
-            batch.add(Chunk { spans: 1, bytes, scope });
+            let scope = Scope::Api(scope_fields(&span.instrumentation_scope).into());
+            let runs = vec![Run { scope, end: bytes.len() }];
+            batch.add(Chunk { items: 1, bytes, runs });
         }
         batch
     }
 
     fn exporter(settings: &str) -> Exporter {
         let config = Config::read(settings, &|_| None).unwrap();
-        Exporter::new(&config, &resource()).unwrap()
+        Exporter::new(Signal::Traces, &config.traces, &resource()).unwrap()
     }
 
     /// Keeps what the SDK's exporter sends.
@@ -238,9 +254,13 @@ mod tests {
         request
     }
 
+    fn decode(parts: &[Bytes]) -> ExportTraceServiceRequest {
+        ExportTraceServiceRequest::decode(&*parts.concat()).unwrap()
+    }
+
     /// What we make of the two spans.
     fn framed() -> ExportTraceServiceRequest {
-        sorted(decode(&batch(&spans()).frame(&resource_fields(&resource()))).unwrap())
+        sorted(decode(&batch(&spans()).frame(&resource_fields(&resource()))))
     }
 
     /// Reads a request up to its end and answers it well.
@@ -304,10 +324,7 @@ mod tests {
     fn json_has_ids_as_digits() {
         let mut span = sdk_span();
         span.parent_span_id = opentelemetry::SpanId::from_bytes([0xab; 8]);
-        let json: serde_json::Value = {
-            let request = decode(&batch(&[span]).frame(&[])).unwrap();
-            serde_json::to_value(request).unwrap()
-        };
+        let json = Signal::Traces.to_json(&batch(&[span]).frame(&[]).concat()).unwrap();
         let span = &json["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
         assert_eq!(span["traceId"], "0".repeat(32));
         assert_eq!(span["parentSpanId"], "ab".repeat(8));
@@ -316,10 +333,9 @@ mod tests {
 
     #[test]
     fn the_console_has_one_line_for_each_span() {
-        let request = decode(&batch(&spans()).frame(&[])).unwrap();
-        let scope = &request.resource_spans[0].scope_spans[0];
-        let lines: Vec<String> =
-            scope.spans.iter().map(|span| line(scope, span).to_string()).collect();
+        let request = Signal::Traces.to_json(&batch(&spans()).frame(&[]).concat()).unwrap();
+        let lines = lines(Signal::Traces, &request);
+        let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
         assert!(lines[1].starts_with(r#"{"scope":"someone","span":{"#), "{lines:?}");
         assert!(lines[1].contains(r#""name":"other""#) && !lines[1].contains('\n'), "{lines:?}");
     }

@@ -20,9 +20,8 @@ use super::{
     export::{Accepted, Failure},
     transport::{self, Transport},
 };
-use crate::config::Config;
+use crate::{config::Destination, signal::Signal};
 
-const PATH: &str = "opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -61,11 +60,11 @@ impl Grpc {
     ///
     /// # Errors
     /// What is wrong with the endpoint.
-    pub(super) fn new(config: &Config) -> Result<Self, String> {
-        let base = config.endpoint.trim_end_matches('/');
-        let uri = format!("{base}/{PATH}");
+    pub(super) fn new(signal: Signal, destination: &Destination) -> Result<Self, String> {
+        let base = destination.endpoint.trim_end_matches('/');
+        let uri = format!("{base}/{}", signal.method());
         Ok(Self {
-            transport: Transport::new(config, true),
+            transport: Transport::new(destination, true),
             uri: uri.parse().map_err(|error| format!("endpoint: {error}"))?,
         })
     }

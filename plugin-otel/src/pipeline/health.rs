@@ -12,15 +12,17 @@ use std::{
 use plugin_api::{Host, Level};
 
 use super::export::Accepted;
+use crate::signal::Signal;
 
 const TARGET: &str = "plugin_otel::export";
 
 /// How often a full queue is worth a line.
 const DROPS_ARE_TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// Counts what has become of the spans in the queue and watches exports.
+/// Counts what has become of the items in the queue and watches exports.
 #[derive(Debug)]
 pub(super) struct Health {
+    signal: Signal,
     host: Host,
     exported: AtomicU64,
     dropped: AtomicU64,
@@ -37,7 +39,7 @@ pub(crate) struct Export {
     pub(crate) since: SystemTime,
     /// Why the last failed export failed; kept when export works again.
     pub(crate) last_error: Option<String>,
-    /// Spans lost since export began to fail.
+    /// Items lost since export began to fail.
     pub(crate) lost: u64,
 }
 
@@ -50,8 +52,9 @@ impl Default for Export {
 
 impl Health {
     /// A healthy beginning; changes are told to the host's log.
-    pub(super) fn new(host: Host) -> Self {
+    pub(super) fn new(signal: Signal, host: Host) -> Self {
         Self {
+            signal,
             host,
             exported: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -60,23 +63,23 @@ impl Health {
         }
     }
 
-    /// This many spans are gone for a reason that needs no telling.
+    /// This many items are gone for a reason that needs no telling.
     pub(super) fn dropped(&self, count: usize) {
         self.dropped.fetch_add(count as u64, Ordering::Release);
     }
 
-    /// A span found no room within these bounds: spans and bytes.
-    pub(super) fn queue_full(&self, (spans, bytes): (usize, usize), dropped: impl Fn() -> u64) {
+    /// An item found no room within these bounds: items and bytes.
+    pub(super) fn queue_full(&self, (items, bytes): (usize, usize), dropped: impl Fn() -> u64) {
         self.tell_drops(|| {
-            let dropped = dropped();
+            let (noun, dropped) = (self.signal.noun(), dropped());
             format!(
-                "the queue is full (at most {spans} spans and {bytes} bytes): new spans are \
+                "the queue is full (at most {items} {noun} and {bytes} bytes): new {noun} are \
                  dropped, {dropped} so far"
             )
         });
     }
 
-    /// Says that spans are dropped, once a minute at most.
+    /// Says that items are dropped, once a minute at most.
     fn tell_drops(&self, message: impl FnOnce() -> String) {
         // Whoever holds the lock tells, or knows that it was told: nobody waits for a log line.
         let Ok(mut told) = self.drops_told.try_lock() else { return };
@@ -87,11 +90,12 @@ impl Health {
         }
     }
 
-    /// An export of this many spans was answered well; the collector may have refused some.
-    pub(super) fn export_done(&self, spans: usize, accepted: &Accepted) {
-        let refused = accepted.refused.min(spans);
+    /// An export of this many items was answered well; the collector may have refused some.
+    pub(super) fn export_done(&self, items: usize, accepted: &Accepted) {
+        let noun = self.signal.noun();
+        let refused = accepted.refused.min(items);
         self.dropped(refused);
-        self.exported.fetch_add((spans - refused) as u64, Ordering::Release);
+        self.exported.fetch_add((items - refused) as u64, Ordering::Release);
         let mut export = self.lock();
         if !accepted.message.is_empty() {
             export.last_error = Some(accepted.message.clone());
@@ -104,18 +108,20 @@ impl Health {
         }
         drop(export);
         if has_failed {
-            let message = format!("export works again after {seconds} s, spans lost: {lost}");
+            let message = format!("export works again after {seconds} s, {noun} lost: {lost}");
             self.host.log(Level::INFO, TARGET, &message);
         }
         if refused > 0 {
             self.tell_drops(|| {
                 let reason = &accepted.message;
-                format!("the collector refuses spans, {refused} of {spans} in one export: {reason}")
+                format!(
+                    "the collector refuses {noun}, {refused} of {items} in one export: {reason}"
+                )
             });
         }
     }
 
-    /// An export of this many spans failed, and they are gone.
+    /// An export of this many items failed, and they are gone.
     pub(super) fn export_failed(&self, count: usize, reason: &str) {
         self.dropped(count);
         let mut export = self.lock();
@@ -127,11 +133,12 @@ impl Health {
         export.is_failing = true;
         export.since = SystemTime::now();
         drop(export);
-        let message = format!("export fails, spans are lost until it works again: {reason}");
+        let noun = self.signal.noun();
+        let message = format!("export fails, {noun} are lost until it works again: {reason}");
         self.host.log(Level::WARN, TARGET, &message);
     }
 
-    /// How many of the spans that were accepted are exported, and how many dropped.
+    /// How many of the items that were accepted are exported, and how many dropped.
     pub(super) fn settled(&self) -> (u64, u64) {
         (self.exported.load(Ordering::Acquire), self.dropped.load(Ordering::Acquire))
     }

@@ -10,10 +10,13 @@ use prost::Message;
 use serde_json::Value;
 
 use super::{
-    export::{Accepted, Failure, decode},
+    export::{Accepted, Failure},
     transport::{self, Transport},
 };
-use crate::config::{Config, Protocol};
+use crate::{
+    config::{Destination, Protocol},
+    signal::Signal,
+};
 
 /// Sends exports over HTTP/1.1.
 #[derive(Debug)]
@@ -21,6 +24,7 @@ pub(super) struct Http {
     transport: Transport,
     endpoint: Uri,
     json: bool,
+    signal: Signal,
 }
 
 /// `google.rpc.Status`, with which a collector says what was wrong.
@@ -35,11 +39,13 @@ impl Http {
     ///
     /// # Errors
     /// What is wrong with the endpoint.
-    pub(super) fn new(config: &Config) -> Result<Self, String> {
+    pub(super) fn new(signal: Signal, destination: &Destination) -> Result<Self, String> {
+        let endpoint = destination.endpoint.parse();
         Ok(Self {
-            transport: Transport::new(config, false),
-            endpoint: config.endpoint.parse().map_err(|error| format!("endpoint: {error}"))?,
-            json: config.protocol == Protocol::HttpJson,
+            transport: Transport::new(destination, false),
+            endpoint: endpoint.map_err(|error| format!("endpoint: {error}"))?,
+            json: destination.protocol == Protocol::HttpJson,
+            signal,
         })
     }
 
@@ -49,7 +55,8 @@ impl Http {
     /// Why the collector did not take it.
     pub(super) async fn send(&self, parts: Vec<Bytes>) -> Result<Accepted, Failure> {
         let (parts, content_type) = if self.json {
-            (vec![to_json(&parts)?], "application/json")
+            let json = self.signal.to_json(&parts.concat()).map_err(Failure::lasting)?;
+            (vec![json.to_string().into()], "application/json")
         } else {
             (parts, "application/x-protobuf")
         };
@@ -62,24 +69,18 @@ impl Http {
         if self.transport.gzip() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        self.transport.send(request).await.and_then(judge)
+        self.transport.send(request).await.and_then(|answer| judge(answer, self.signal))
     }
 }
 
-/// OTLP's JSON: ids in hexadecimal digits, 64-bit numbers as text.
-fn to_json(parts: &[Bytes]) -> Result<Bytes, Failure> {
-    let wrong = |error| Failure::lasting(format!("spans that JSON cannot hold: {error}"));
-    serde_json::to_vec(&decode(parts)?).map(Bytes::from).map_err(wrong)
-}
-
 /// What an answer means.
-fn judge(answer: Response<Collected<Bytes>>) -> Result<Accepted, Failure> {
+fn judge(answer: Response<Collected<Bytes>>, signal: Signal) -> Result<Accepted, Failure> {
     let (head, body) = answer.into_parts();
     let body = body.to_bytes();
     let content_type = head.headers.get(CONTENT_TYPE);
     let json = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     if head.status.is_success() {
-        return Ok(if json { accepted(&body) } else { Accepted::read(&body) });
+        return Ok(if json { accepted(&body, signal) } else { Accepted::read(&body) });
     }
     let message = if json { json_message(&body) } else { proto_message(&body) };
     let separator = if message.is_empty() { "" } else { ": " };
@@ -93,10 +94,10 @@ fn judge(answer: Response<Collected<Bytes>>) -> Result<Accepted, Failure> {
 }
 
 /// Reads an answer in JSON, where a 64-bit number may be a text.
-fn accepted(body: &[u8]) -> Accepted {
+fn accepted(body: &[u8], signal: Signal) -> Accepted {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     let part = &answer["partialSuccess"];
-    let refused = match &part["rejectedSpans"] {
+    let refused = match &part[signal.names().rejected] {
         Value::String(text) => text.parse().unwrap_or(0),
         number => number.as_u64().unwrap_or(0),
     };
@@ -139,7 +140,7 @@ mod tests {
         for (name, value) in headers {
             answer.headers_mut().insert(*name, value.parse().unwrap());
         }
-        judge(answer)
+        judge(answer, Signal::Traces)
     }
 
     const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");

@@ -1,11 +1,11 @@
-//! From a finished span to the collector.
+//! From a finished span or log record to the collector; one pipeline for each signal.
 //!
 //! ```text
 //! record ─► encode ─► buffers (one a thread) ─► queue ─► worker (thread otel-export) ─► export
 //! ```
 //!
-//! A span is encoded once, by the thread that ends it; the export thread frames and sends whole
-//! buffers, several exports at a time. At every moment each finished span is exported, dropped or
+//! An item is encoded once, by the thread that ends it; the export thread frames and sends whole
+//! buffers, several exports at a time. At every moment each finished item is exported, dropped or
 //! pending, and counted as such.
 
 mod batch;
@@ -51,13 +51,14 @@ pub(crate) use self::{
     export::{Accepted, Failure},
 };
 use self::{
+    batch::Scope,
     buffers::{Buffers, Pushed},
     export::Export,
     health::Health,
     queue::Queue,
     worker::Worker,
 };
-use crate::{config::Config, record::Record};
+use crate::{config::Destination, record::Record, signal::Signal};
 
 /// The way of finished spans to the exporter. Shared by all who make spans.
 #[derive(Debug)]
@@ -86,9 +87,10 @@ struct Shared {
     queue: Queue,
     due: Notify,
     health: Health,
+    signal: Signal,
 }
 
-/// The counters at one moment; `exported`, `dropped` and `queued` are all the spans that are over.
+/// The counters at one moment; `exported`, `dropped` and `queued` are all the items that are finished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Spans under way that are recorded.
@@ -97,11 +99,11 @@ pub(crate) struct Counts {
     pub(crate) started: u64,
     /// Spans begun and recorded.
     pub(crate) sampled: u64,
-    /// Spans that the exporter took.
+    /// Items that the exporter took.
     pub(crate) exported: u64,
-    /// Spans that were recorded and lost.
+    /// Items that were finished and lost.
     pub(crate) dropped: u64,
-    /// Spans that wait or are being exported.
+    /// Items that wait or are being exported.
     pub(crate) queued: u64,
 }
 
@@ -110,13 +112,19 @@ impl Pipeline {
     ///
     /// # Errors
     /// The thread or its runtime could not be started.
-    pub(crate) fn start(config: &Config, host: Host, exporter: impl Export) -> io::Result<Self> {
-        let (most, batch) = (config.max_queue_size, config.max_export_batch_size);
+    pub(crate) fn start(
+        signal: Signal,
+        destination: &Destination,
+        host: Host,
+        exporter: impl Export,
+    ) -> io::Result<Self> {
+        let (most, batch) = (destination.max_queue_size, destination.max_export_batch_size);
         let shared = Arc::new(Shared {
-            buffers: Buffers::new(most, config.max_queue_bytes, batch),
+            buffers: Buffers::new(most, destination.max_queue_bytes, batch),
             queue: Queue::new(batch),
             due: Notify::new(),
-            health: Health::new(host),
+            health: Health::new(signal, host),
+            signal,
         });
         let (stop, stopped) = watch::channel(None);
         let (checks, asked) = unbounded_channel();
@@ -125,8 +133,8 @@ impl Pipeline {
             exporter: Arc::new(exporter),
             stop: stopped,
             checks: asked,
-            timeout: config.timeout,
-            delay: config.schedule_delay,
+            timeout: destination.timeout,
+            delay: destination.schedule_delay,
         };
         let (running, over) = mpsc::channel();
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
@@ -163,7 +171,8 @@ impl Pipeline {
     pub(crate) fn finish(&self, record: &Record) {
         let Shared { buffers, queue, .. } = &*self.shared;
         let length = encode::record_len(record);
-        self.shared.pushed(buffers.push(queue, length, |out| encode::record(record, out)));
+        let write = |out: &mut Vec<u8>| encode::record(record, out);
+        self.shared.pushed(buffers.push(queue, Scope::Own, length, write));
     }
 
     /// Takes a span that was made through the OpenTelemetry API, in the same way.
@@ -171,7 +180,7 @@ impl Pipeline {
         let Shared { buffers, queue, .. } = &*self.shared;
         let mut bytes = Vec::new();
         encode::span(span, &mut bytes);
-        let scope = batch::scope_fields(&span.instrumentation_scope);
+        let scope = Scope::Api(batch::scope_fields(&span.instrumentation_scope).into());
         self.shared.pushed(buffers.push_alone(queue, scope, bytes));
     }
 
@@ -185,7 +194,7 @@ impl Pipeline {
         self.shared.health.export()
     }
 
-    /// Sends an export without a span: the way to the collector as a real one takes it. Blocks.
+    /// Sends an export without an item: the way to the collector as a real one takes it. Blocks.
     ///
     /// # Errors
     /// Why the collector did not take it.
@@ -207,21 +216,22 @@ impl Pipeline {
     /// Exports all that has been finished so far. Blocks.
     ///
     /// # Errors
-    /// How many spans could not be exported, and why.
+    /// How many items could not be exported, and why.
     pub(crate) fn flush(&self, timeout: Duration) -> Result<(), PluginError> {
         let dropped = self.counts().dropped;
         let mark = self.shared.urge();
         let missing = self.shared.queue.wait_for(mark, deadline_after(timeout));
         if missing > 0 {
-            let shown = shown(timeout);
+            let (noun, shown) = (self.shared.signal.noun(), shown(timeout));
             let message =
-                format_args!("spans still waiting after {shown}: {missing}{}", self.why());
+                format_args!("{noun} still waiting after {shown}: {missing}{}", self.why());
             return Err(PluginError::new(ErrorKind::TIMEOUT, message));
         }
         match self.counts().dropped - dropped {
             0 => Ok(()),
             lost => {
-                let message = format!("spans lost: {lost}{}", self.why());
+                let noun = self.shared.signal.noun();
+                let message = format!("{noun} lost: {lost}{}", self.why());
                 Err(PluginError::new(ErrorKind::OTHER, message))
             }
         }
@@ -231,7 +241,7 @@ impl Pipeline {
     /// that end from now on are dropped.
     ///
     /// # Errors
-    /// How many spans were lost, and why.
+    /// How many items were lost, and why.
     pub(crate) fn shutdown(&self, timeout: Duration) -> Result<(), PluginError> {
         let deadline = deadline_after(timeout);
         // The thread gives up a little earlier, so that there is time to join it.
@@ -247,12 +257,12 @@ impl Pipeline {
         if is_over && lost == 0 {
             return Ok(());
         }
-        let shown = shown(timeout);
+        let (noun, shown) = (self.shared.signal.noun(), shown(timeout));
         if Instant::now() < gives_up {
-            let message = format!("spans lost: {lost}{}", self.why());
+            let message = format!("{noun} lost: {lost}{}", self.why());
             return Err(PluginError::new(ErrorKind::OTHER, message));
         }
-        let message = format!("spans lost: {lost}, export was not done in {shown}{}", self.why());
+        let message = format!("{noun} lost: {lost}, export was not done in {shown}{}", self.why());
         Err(PluginError::new(ErrorKind::TIMEOUT, message))
     }
 
@@ -262,7 +272,7 @@ impl Pipeline {
 }
 
 impl Shared {
-    /// Reacts to what became of a span.
+    /// Reacts to what became of an item.
     fn pushed(&self, pushed: Pushed) {
         match pushed {
             Pushed::Waiting | Pushed::Closed => {}

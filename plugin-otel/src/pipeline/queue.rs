@@ -25,7 +25,7 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Inner {
     waiting: VecDeque<Chunk>,
-    spans: usize,
+    items: usize,
     bytes: usize,
     /// The number of the chunk at the front.
     front: u64,
@@ -38,27 +38,27 @@ struct Inner {
 #[derive(Clone, Copy, Debug)]
 struct Flight {
     first: u64,
-    spans: usize,
+    items: usize,
     is_claimed: bool,
 }
 
 impl Inner {
     fn is_due(&self, batch: usize) -> bool {
         let is_urgent = self.front < self.urgent && !self.waiting.is_empty();
-        is_urgent || self.spans >= batch || self.bytes >= WORTH_AN_EXPORT
+        is_urgent || self.items >= batch || self.bytes >= WORTH_AN_EXPORT
     }
 
-    /// How many spans below this number wait or are on their way.
+    /// How many items below this number wait or are on their way.
     fn missing(&self, mark: u64) -> usize {
         let flying = self.flights.iter().filter(|flight| flight.first < mark);
-        let flying: usize = flying.map(|flight| flight.spans).sum();
+        let flying: usize = flying.map(|flight| flight.items).sum();
         let waiting = self.waiting.iter().zip(self.front..mark);
-        flying + waiting.map(|(chunk, _)| chunk.spans).sum::<usize>()
+        flying + waiting.map(|(chunk, _)| chunk.items).sum::<usize>()
     }
 }
 
 impl Queue {
-    /// An empty queue whose batches have no more spans than that.
+    /// An empty queue whose batches have no more items than that.
     pub(super) fn new(batch: usize) -> Self {
         Self { batch, inner: Mutex::default(), settled: Condvar::new() }
     }
@@ -71,7 +71,7 @@ impl Queue {
     /// Adds a chunk; answers whether an export is due.
     pub(super) fn add(&self, chunk: Chunk) -> bool {
         let mut inner = self.lock();
-        inner.spans += chunk.spans;
+        inner.items += chunk.items;
         inner.bytes += chunk.bytes.len();
         inner.waiting.push_back(chunk);
         inner.is_due(self.batch)
@@ -85,18 +85,18 @@ impl Queue {
         }
         let mut batch = Batch::new(inner.front);
         while let Some(chunk) = inner.waiting.front() {
-            let spans = batch.spans + chunk.spans;
+            let items = batch.items + chunk.items;
             let bytes = batch.bytes + chunk.bytes.len();
-            if batch.spans > 0 && (spans > self.batch || bytes > MOST_BYTES) {
+            if batch.items > 0 && (items > self.batch || bytes > MOST_BYTES) {
                 break;
             }
             let Some(chunk) = inner.waiting.pop_front() else { break };
             batch.add(chunk);
             inner.front += 1;
         }
-        inner.spans -= batch.spans;
+        inner.items -= batch.items;
         inner.bytes -= batch.bytes;
-        inner.flights.push(Flight { first: batch.first, spans: batch.spans, is_claimed: false });
+        inner.flights.push(Flight { first: batch.first, items: batch.items, is_claimed: false });
         Some(batch)
     }
 
@@ -129,7 +129,7 @@ impl Queue {
         self.settled.notify_all();
     }
 
-    /// Gives up all that waits and all that is on its way; answers how many spans that were.
+    /// Gives up all that waits and all that is on its way; answers how many items that were.
     pub(super) fn write_off(&self) -> usize {
         let mut inner = self.lock();
         let (claimed, open) = inner.flights.iter().partition(|flight| flight.is_claimed);
@@ -138,14 +138,14 @@ impl Queue {
         inner.flights = claimed;
         inner.front += inner.waiting.len() as u64;
         inner.waiting.clear();
-        (inner.spans, inner.bytes) = (0, 0);
+        (inner.items, inner.bytes) = (0, 0);
         drop(inner);
         self.settled.notify_all();
         missing
     }
 
     /// Blocks until all chunks below the mark are done with, or until the deadline; answers how
-    /// many spans are not.
+    /// many items are not.
     pub(super) fn wait_for(&self, mark: u64, deadline: Instant) -> usize {
         let mut inner = self.lock();
         loop {
@@ -166,8 +166,8 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn add(queue: &Queue, spans: usize, length: usize) -> bool {
-        queue.add(Chunk { spans, bytes: vec![0; length], scope: None })
+    fn add(queue: &Queue, items: usize, length: usize) -> bool {
+        queue.add(Chunk { items, bytes: vec![0; length], runs: Vec::new() })
     }
 
     #[test]
@@ -175,24 +175,24 @@ mod tests {
         let queue = Queue::new(10);
         assert!(!add(&queue, 9, 1) && queue.take().is_none());
         assert!(add(&queue, 1, 1));
-        assert_eq!(queue.take().unwrap().spans, 10);
+        assert_eq!(queue.take().unwrap().items, 10);
         assert!(!add(&queue, 1, WORTH_AN_EXPORT - 1) && add(&queue, 1, 1));
-        assert_eq!(queue.take().unwrap().spans, 2);
+        assert_eq!(queue.take().unwrap().items, 2);
         assert!(!add(&queue, 1, 1));
         queue.urge();
-        assert_eq!(queue.take().unwrap().spans, 1);
+        assert_eq!(queue.take().unwrap().items, 1);
         assert!(!add(&queue, 1, 1) && queue.take().is_none(), "haste is over");
     }
 
     #[test]
     fn a_batch_is_no_larger_than_allowed_unless_one_chunk_is() {
         let queue = Queue::new(10);
-        for (spans, length) in [(4, 1), (4, 1), (4, 1), (1, MOST_BYTES), (1, MOST_BYTES + 1)] {
-            add(&queue, spans, length);
+        for (items, length) in [(4, 1), (4, 1), (4, 1), (1, MOST_BYTES), (1, MOST_BYTES + 1)] {
+            add(&queue, items, length);
         }
         queue.urge();
         let sizes: Vec<usize> =
-            std::iter::from_fn(|| queue.take()).map(|batch| batch.spans).collect();
+            std::iter::from_fn(|| queue.take()).map(|batch| batch.items).collect();
         assert_eq!(sizes, [8, 4, 1, 1]);
     }
 

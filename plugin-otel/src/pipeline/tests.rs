@@ -7,6 +7,7 @@ use plugin_api::{Context, ErrorKind, Level, SpanContext};
 
 use super::*;
 use crate::{
+    config::Config,
     record::Kind,
     semconv,
     testing::{Journal, Obedient, Order, PATIENCE, attribute, config, pipeline, sdk_span},
@@ -26,13 +27,17 @@ fn start(queue: usize, batch: usize, journal: &Journal) -> (Arc<Pipeline>, Obedi
 }
 
 fn unhurried(queue: usize, batch: usize) -> Config {
-    Config {
-        max_queue_size: queue,
-        max_export_batch_size: batch,
-        schedule_delay: NEVER,
-        timeout: NEVER,
-        ..config("always_on")
-    }
+    with(config("always_on"), |traces| {
+        traces.max_queue_size = queue;
+        traces.max_export_batch_size = batch;
+        traces.schedule_delay = NEVER;
+        traces.timeout = NEVER;
+    })
+}
+
+fn with(mut config: Config, change: impl FnOnce(&mut Destination)) -> Config {
+    change(&mut config.traces);
+    config
 }
 
 fn finish(pipeline: &Pipeline, count: usize) {
@@ -63,7 +68,8 @@ fn a_full_batch_is_exported_at_once_and_the_rest_waits() {
 
 #[test]
 fn a_span_is_exported_when_its_delay_has_passed() {
-    let config = Config { schedule_delay: Duration::from_millis(1), ..config("always_on") };
+    let soon = Duration::from_millis(1);
+    let config = with(config("always_on"), |traces| traces.schedule_delay = soon);
     let (pipeline, exporter) = pipeline(&config, &Journal::default());
     finish(&pipeline, 1);
     exporter.wait_for_calls(1);
@@ -94,7 +100,7 @@ fn a_full_queue_drops_the_newest_and_says_so_once() {
 fn a_queue_is_full_when_its_bytes_are_used_up() {
     let journal = Journal::default();
     let length = encode::record_len(&record());
-    let config = Config { max_queue_bytes: 5 * length, ..unhurried(100, 50) };
+    let config = with(unhurried(100, 50), |traces| traces.max_queue_bytes = 5 * length);
     let (pipeline, exporter) = pipeline(&config, &journal);
     finish(&pipeline, 7);
     assert_eq!((counts(&pipeline), queued(&pipeline)), ((0, 2), 5));
@@ -218,7 +224,7 @@ fn a_failure_that_may_pass_is_tried_again_until_it_does() {
 
 #[test]
 fn a_failure_that_does_not_pass_in_time_loses_the_spans() {
-    let config = Config { timeout: Duration::from_millis(600), ..unhurried(100, 50) };
+    let config = with(unhurried(100, 50), |traces| traces.timeout = Duration::from_millis(600));
     let (pipeline, exporter) = pipeline(&config, &Journal::default());
     exporter.order(Order::FailForNow);
     finish(&pipeline, 1);
@@ -329,7 +335,7 @@ fn a_panic_in_the_exporter_is_a_failure_and_no_more() {
 
 #[test]
 fn an_export_without_an_answer_fails_when_its_time_is_over() {
-    let config = Config { timeout: Duration::from_millis(5), ..config("always_on") };
+    let config = with(config("always_on"), |traces| traces.timeout = Duration::from_millis(5));
     let (pipeline, exporter) = pipeline(&config, &Journal::default());
     exporter.order(Order::Hang);
     finish(&pipeline, 1);

@@ -22,7 +22,7 @@ use hyper_util::{
 };
 
 use super::export::Failure;
-use crate::config::Config;
+use crate::config::Destination;
 
 /// A collector's answer holds at most a message; the limit is the one of the SDKs' own clients.
 const LARGEST_RESPONSE: usize = 4 * 1024 * 1024;
@@ -43,9 +43,9 @@ pub(super) struct Transport {
 
 impl Transport {
     /// A client as the settings ask, which speaks HTTP/2 only or HTTP/1.1 only.
-    pub(super) fn new(config: &Config, http2: bool) -> Self {
+    pub(super) fn new(destination: &Destination, http2: bool) -> Self {
         let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(config.timeout));
+        connector.set_connect_timeout(Some(destination.timeout));
         connector.set_nodelay(true);
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -54,12 +54,12 @@ impl Transport {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .http2_keep_alive_timeout(KEEP_ALIVE)
             .build(connector);
-        let mut headers = config.headers.clone();
+        let mut headers = destination.headers.clone();
         headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(concat!(
             "plugin-otel/",
             env!("CARGO_PKG_VERSION")
         )));
-        Self { client, headers, gzip: config.gzip }
+        Self { client, headers, gzip: destination.gzip }
     }
 
     /// Whether exports are compressed.

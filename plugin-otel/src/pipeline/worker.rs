@@ -15,7 +15,7 @@ use super::{
 };
 
 /// How many exports are on their way at a time: with fewer, a collector that takes its time to
-/// answer decides how many spans can be sent.
+/// answer decides how many items can be sent.
 const MOST_EXPORTS: usize = 8;
 
 /// Runs on the thread `otel-export` until the pipeline stops.
@@ -67,21 +67,21 @@ impl<E: Export> Worker<E> {
         let (timeout, stop) = (self.timeout, self.stop.clone());
         async move {
             let result = retry::export(&*exporter, &batch, timeout, stop).await;
-            let (first, spans, bytes) = (batch.first, batch.spans, batch.bytes);
-            // Its memory is free before there is room for new spans.
+            let (first, items, bytes) = (batch.first, batch.items, batch.bytes);
+            // Its memory is free before there is room for new items.
             drop(batch);
             if shared.queue.claim(first) {
                 match result {
-                    Ok(accepted) => shared.health.export_done(spans, &accepted),
-                    Err(reason) => shared.health.export_failed(spans, &reason),
+                    Ok(accepted) => shared.health.export_done(items, &accepted),
+                    Err(reason) => shared.health.export_failed(items, &reason),
                 }
-                shared.buffers.settled(spans, bytes);
+                shared.buffers.settled(items, bytes);
                 shared.queue.settle(first);
             }
         }
     }
 
-    /// Tries the exporter once, without a span.
+    /// Tries the exporter once, without an item.
     fn check(&self, reply: Sender<Result<(), String>>) -> impl Future<Output = ()> + use<E> {
         let (exporter, mut stop) = (Arc::clone(&self.exporter), self.stop.clone());
         async move {
