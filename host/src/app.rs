@@ -24,6 +24,7 @@ use crate::{
     server::{Draining, Server},
     shutdown::{Signals, Stopped},
     stack::{ClientStack, Directory, Handler, Sealed, SealedServerStack, ServerStack},
+    tls::{ServerFiles, TlsError},
 };
 
 /// The most time that a plugin has to start.
@@ -50,6 +51,7 @@ pub struct App {
 struct Ready<S> {
     directory: Directory,
     plugin: Option<Arc<Plugin>>,
+    tls: Option<ServerFiles>,
     server: SealedServerStack<S>,
     client_layers: Vec<String>,
     hooks: StackHooks,
@@ -134,7 +136,8 @@ impl App {
         admin.enters(Phase::Serving);
         tracing::info!(server = %address, admin = %admin_address, took = ?began.elapsed(), "ready");
 
-        let server = Server::new(public, ready.server.into_service());
+        let tls = ready.tls.map(ServerFiles::follow);
+        let server = Server::new(public, tls, ready.server.into_service());
         let (signal, draining) = server.accept_until(signals.next()).await;
 
         tracing::info!(signal, "stopping: finishing what is open");
@@ -188,7 +191,10 @@ impl App {
     {
         let config = self.settings.config();
         let mut server = ServerStack::new(handler, &config.server);
-        let mut client = ClientStack::new(&config.client);
+        let tls = config.server.tls.as_ref().map(ServerFiles::read).transpose();
+        let tls = tls.map_err(|error| self.wrong_file("server", &error))?;
+        let client = ClientStack::new(&config.client);
+        let mut client = client.map_err(|error| self.wrong_file("client", &error))?;
         if config.log.access {
             server.log_access();
         }
@@ -211,16 +217,21 @@ impl App {
         let client_layers = client.layers().to_vec();
         let hooks = StackHooks { server: server.hooks(), client: client.hooks() };
         self.client.seal(client);
-        Ok(Ready { directory, plugin, server, client_layers, hooks })
+        Ok(Ready { directory, plugin, tls, server, client_layers, hooks })
     }
 
     /// This process as others are to find it, where the listener got `address`.
     fn instance(&self, address: SocketAddr) -> Result<Instance, ConfigError> {
         let config = self.settings.config();
         let url = config.discovery.advertise.clone();
-        let url = url.map_or_else(|| BaseUrl::try_from(format!("http://{address}")), Ok);
+        let scheme = if config.server.tls.is_some() { "https" } else { "http" };
+        let url = url.map_or_else(|| BaseUrl::try_from(format!("{scheme}://{address}")), Ok);
         let url = url.map_err(|message| self.settings.error("discovery.advertise", message))?;
         Ok(Instance::own(&self.identity, url, config.service.labels.clone()))
+    }
+
+    fn wrong_file(&self, section: &str, error: &TlsError) -> ConfigError {
+        self.settings.error(&format!("{section}.tls.{}", error.key), error)
     }
 
     /// The plugin where one is wanted and can be had.
@@ -280,7 +291,7 @@ fn serve_admin(admin: &Arc<Admin>, listener: TcpListener) -> AbortOnDropHandle<(
         async move { Ok::<_, Infallible>(admin.answer(&request.into_parts().0).await) }
     });
     AbortOnDropHandle::new(tokio::spawn(async move {
-        Server::new(listener, service).accept_until(std::future::pending::<()>()).await;
+        Server::new(listener, None, service).accept_until(std::future::pending::<()>()).await;
     }))
 }
 

@@ -6,17 +6,13 @@ use std::{
 };
 
 use http::{Request, Response, Uri, Version, header, uri};
-use hyper_util::{
-    client::legacy::{Client as LegacyClient, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
 use plugin_api::Outcome;
 use tower::BoxError;
 
 use crate::{
     Body,
-    config::{self, BaseUrl},
-    layers::{Attempts, Failed, HttpClient, Repeat, is_request_body, within},
+    config::BaseUrl,
+    layers::{Attempts, Failed, Repeat, is_request_body, within},
     stack::SealedClientStack,
 };
 
@@ -222,14 +218,6 @@ impl Target {
     }
 }
 
-/// The pooling client at the bottom of the stack.
-pub(crate) fn http(config: &config::Client) -> HttpClient {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(config.connect_timeout));
-    connector.set_nodelay(true);
-    LegacyClient::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)
-}
-
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
@@ -241,6 +229,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        config,
         discovery::{Groups, Instance},
         layers::testing::Journal,
         stack::{ClientStack, Directory},
@@ -267,7 +256,7 @@ mod tests {
         };
         let groups = Groups::from([("a".to_owned(), instances.iter().map(instance).collect())]);
         let (journal, client) = (Journal::default(), Client::default());
-        let mut stack = ClientStack::new(config);
+        let mut stack = ClientStack::new(config).unwrap();
         stack.splice("scribe", journal.plugin("").client_layer().unwrap());
         client.seal(stack.seal(Directory::new(watch::channel(Arc::new(groups)).1)));
         (client, journal)

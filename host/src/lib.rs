@@ -31,6 +31,7 @@
 //! - `layers`: one file per layer
 //! - [`routes`]: paths that are answered here or forwarded; the binary's handler
 //! - `client` and `server`: the two ends of a request; [`Client`] is what a handler calls with
+//! - `connect` and `tls`: connections to instances, and certificates for either end
 //! - [`discovery`]: who else is there
 //! - `plugin`: from a path to a checked, running plugin
 //! - [`telemetry`]: the current trace context, and the log
@@ -47,6 +48,7 @@ mod admin;
 mod body;
 mod client;
 pub mod config;
+mod connect;
 pub mod discovery;
 mod identity;
 mod layers;
@@ -56,6 +58,7 @@ mod server;
 mod shutdown;
 pub mod stack;
 pub mod telemetry;
+mod tls;
 
 pub use app::App;
 pub use body::Body;
@@ -67,6 +70,7 @@ pub use layers::Tunnel;
 pub use plugin::{LoadError, Plugin};
 pub use server::Peer;
 pub use shutdown::Stopped;
+pub use tls::TlsError;
 
 /// The host's version; OpenTelemetry's `service.version`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -51,13 +51,15 @@ use tower::{
 
 use crate::{
     Body, CallError,
-    client::{self, Target},
+    client::Target,
     config,
+    connect::HttpClient,
     discovery::Nobody,
     layers::{
         AccessLog, Attempts, CatchPanicLayer, ClientExchange, ClientFuture, ErrorStatusLayer,
         Hooks, RequestIdLayer, Retries, ServerExchange, TimeoutLayer,
     },
+    tls::{ClientFiles, TlsError},
 };
 
 pub use crate::discovery::Directory;
@@ -224,14 +226,18 @@ impl<S> std::fmt::Debug for SealedServerStack<S> {
 /// The layers around outgoing calls, still open.
 pub struct ClientStack {
     config: config::Client,
+    http: HttpClient,
     spliced: Option<Spliced<ClientLayerObject>>,
 }
 
 impl ClientStack {
     /// The stack with the limits of `[client]`.
-    #[must_use]
-    pub fn new(config: &config::Client) -> Self {
-        Self { config: config.clone(), spliced: None }
+    ///
+    /// # Errors
+    /// A file of `client.tls` that cannot be used.
+    pub fn new(config: &config::Client) -> Result<Self, TlsError> {
+        let http = HttpClient::new(config, &ClientFiles::read(&config.tls)?);
+        Ok(Self { config: config.clone(), http, spliced: None })
     }
 
     /// Puts a plugin's layer innermost, in place of one that was spliced before.
@@ -248,7 +254,7 @@ impl ClientStack {
             directory,
             retries: Retries::new(self.config.retries),
             timeout: self.config.request_timeout,
-            exchange: ClientExchange::new(client::http(&self.config), layer.map(Arc::new)),
+            exchange: ClientExchange::new(self.http, layer.map(Arc::new)),
             layers: layers.chain(name).chain(["http".to_owned()]).collect(),
         }
     }

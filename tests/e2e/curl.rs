@@ -21,7 +21,7 @@ async fn front(collector: &Collector, upstream: &Upstream) -> HostProcess {
     HostProcess::start(config).await
 }
 
-async fn curl(arguments: &[&str]) -> Output {
+pub(crate) async fn curl(arguments: &[&str]) -> Output {
     // Without -q, a configuration file in the home folder would have a say.
     let mut command = Command::new("curl");
     command.args(["-q", "--silent", "--show-error", "--noproxy", "*"]).args(arguments);
@@ -29,7 +29,7 @@ async fn curl(arguments: &[&str]) -> Output {
 }
 
 /// What curl says that it can do.
-async fn features() -> Result<String, Skipped> {
+pub(crate) async fn features() -> Result<String, Skipped> {
     match Command::new("curl").arg("--version").output() {
         Ok(_) => Ok(curl(&["--version"]).await.stdout),
         Err(_) => Err(Skipped::new("curl is not installed")),

@@ -39,6 +39,7 @@ mod python;
 mod receivers;
 mod stack;
 mod stop;
+mod tls;
 mod trace;
 mod upgrade;
 mod w3c;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         boundary::trials(),
         bytes::trials(),
         upgrade::trials(),
+        tls::trials(),
         log::trials(),
         trace::trials(),
         context::trials(),

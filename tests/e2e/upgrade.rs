@@ -14,10 +14,10 @@ trials![
     a_stop_waits_for_tunnels_and_cuts_them_in_peace,
 ];
 
-const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+pub(crate) const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Accept: yes\r\n\r\nhello ";
 
-fn asking(protocol: &str) -> String {
+pub(crate) fn asking(protocol: &str) -> String {
     format!(
         "GET /ws HTTP/1.1\r\nHost: example.test\r\nConnection: keep-alive, Upgrade\r\n\
          Upgrade: {protocol}\r\nSec-WebSocket-Key: key\r\n\r\n"

@@ -9,7 +9,13 @@ mod settings;
 mod tree;
 mod value;
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +44,18 @@ pub struct Config {
     pub route: Vec<Route>,
     /// The tracing plugin.
     pub otel: Otel,
+}
+
+impl Config {
+    /// Lets relative paths of certificates start at `folder`.
+    fn start_paths_at(&mut self, folder: &Path) {
+        let server = self.server.tls.iter_mut();
+        let server = server
+            .flat_map(|tls| [&mut tls.cert, &mut tls.key].into_iter().chain(&mut tls.client_ca));
+        for file in server.chain(self.client.tls.files()) {
+            *file = folder.join(&file);
+        }
+    }
 }
 
 /// `[service]`: who this instance is.
@@ -74,6 +92,9 @@ impl Service {
 pub struct Server {
     /// Where requests are accepted, HTTP/1.1 and HTTP/2 alike.
     pub listen: SocketAddr,
+    /// Serves TLS in place of plain text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ServerTls>,
     /// A request without a response head by then is answered with 504.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
@@ -88,10 +109,47 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls: None,
             request_timeout: Duration::from_secs(30),
             max_in_flight: const { NonZeroUsize::new(10_000).unwrap() },
             drain_timeout: Duration::from_secs(10),
         }
+    }
+}
+
+/// `server.tls`: who the host is, and whom it lets in. Files in PEM; relative paths start at the
+/// configuration file's folder.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ServerTls {
+    /// The certificate, and behind it those that lead to its root.
+    pub cert: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+    /// Authorities: only clients with a certificate of theirs are let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A `tls` table for connections to others: whom they trust, and what they show of themselves.
+/// Files in PEM; relative paths start at the configuration file's folder.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct ClientTls {
+    /// The authorities that are trusted, in place of the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// The client's certificate, and behind it those that lead to its root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
+    /// The certificate's private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
+impl ClientTls {
+    fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [&mut self.ca, &mut self.cert, &mut self.key].into_iter().flatten()
     }
 }
 
@@ -179,9 +237,11 @@ pub enum Backend {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Client {
-    /// How long a TCP connection may take to be made.
+    /// How long a connection may take to be made.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
+    /// Connections to `https` instances.
+    pub tls: ClientTls,
     /// How long a response head may take to come.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
@@ -193,6 +253,7 @@ impl Default for Client {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(2),
+            tls: ClientTls::default(),
             request_timeout: Duration::from_secs(30),
             retries: 2,
         }

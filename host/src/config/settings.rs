@@ -82,6 +82,9 @@ impl Settings {
         let plugin = take_plugin_keys(&mut tree);
         let mut config: Config = super::de::read(&tree)?;
         config.service.complete();
+        if let Some(folder) = file.as_deref().and_then(Path::parent) {
+            config.start_paths_at(folder);
+        }
         let settings = Self { config, file, plugin, tree };
         settings.check()?;
         Ok(settings)

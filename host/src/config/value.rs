@@ -36,8 +36,11 @@ impl TryFrom<String> for BaseUrl {
         let uri: Uri =
             text.parse().map_err(|error| format!("wanted a URL, found {text:?}: {error}"))?;
         match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => {}
-            _ => return Err(format!("wanted a URL that starts with http://, found {text:?}")),
+            Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => {}
+            _ => {
+                let wanted = "wanted a URL that starts with http:// or https://";
+                return Err(format!("{wanted}, found {text:?}"));
+            }
         }
         if uri.host().is_none_or(str::is_empty) {
             return Err(format!("wanted a URL with a host, found {text:?}"));
@@ -46,7 +49,9 @@ impl TryFrom<String> for BaseUrl {
             return Err("wanted a URL without a query and without user information".to_owned());
         }
         let host = uri.authority().map_or("", |authority| authority.as_str());
-        let host = host.strip_suffix(":80").unwrap_or(host);
+        // HTTP/2 wants it to be the authority of the target, letter by letter.
+        let is_tls = uri.scheme() == Some(&Scheme::HTTPS);
+        let host = host.strip_suffix(":80").filter(|_| !is_tls).unwrap_or(host);
         let host = HeaderValue::from_str(host)
             .map_err(|_| format!("wanted a URL with a host, found {text:?}"))?;
         Ok(Self { uri, host })
@@ -151,10 +156,16 @@ mod tests {
 
     #[test]
     fn a_base_url_needs_http_and_a_host() {
-        for good in ["http://127.0.0.1:8080", "http://[::1]:1/base", "http://greeter"] {
-            assert!(BaseUrl::try_from(good.to_owned()).is_ok(), "{good}");
+        for (good, host) in [
+            ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+            ("http://[::1]:1/base", "[::1]:1"),
+            ("http://greeter:80", "greeter"),
+            ("https://greeter:443/base", "greeter:443"),
+            ("https://greeter:80", "greeter:80"),
+        ] {
+            assert_eq!(BaseUrl::try_from(good.to_owned()).unwrap().host(), host, "{good}");
         }
-        for bad in ["", "greeter:80", "https://a", "http://u:p@a", "http://a/?q", "ftp://a", "/x"] {
+        for bad in ["", "greeter:80", "https://", "http://u:p@a", "http://a/?q", "ftp://a", "/x"] {
             assert!(BaseUrl::try_from(bad.to_owned()).is_err(), "{bad}");
         }
     }

@@ -9,10 +9,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper_util::client::legacy::{
-    Client as LegacyClient, Error as ClientError, ResponseFuture,
-    connect::{HttpConnector, HttpInfo},
-};
+use hyper_util::client::legacy::{Error as ClientError, ResponseFuture, connect::HttpInfo};
 use pin_project_lite::pin_project;
 use plugin_api::{
     Outcome, Peer, Version,
@@ -26,10 +23,7 @@ use super::{
     head,
     recorder::{Recorded, Recorder},
 };
-use crate::{Body, telemetry::context};
-
-/// hyper's pooling client.
-pub(crate) type HttpClient = LegacyClient<HttpConnector, Body>;
+use crate::{Body, connect::HttpClient, telemetry::context};
 
 /// Sends requests, and lets the plugin follow each where there is one.
 #[derive(Clone)]
@@ -220,12 +214,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        client, config,
+        config,
         layers::{testing::Journal, within},
+        tls::ClientFiles,
     };
 
     fn exchange(journal: &Journal) -> ClientExchange {
-        let http = client::http(&config::Client::default());
+        let config = config::Client::default();
+        let http = HttpClient::new(&config, &ClientFiles::read(&config.tls).unwrap());
         ClientExchange::new(http, Some(journal.client_layer()))
     }
 

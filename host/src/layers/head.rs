@@ -26,9 +26,15 @@ pub(super) const fn version(version: http::Version) -> Version {
 pub(super) fn request<'a>(parts: &'a request::Parts, headers: &'a [Header<'a>]) -> RequestHead<'a> {
     let peer = parts.extensions.get().map_or(Peer::NONE, |server::Peer(peer)| Peer::from(*peer));
     RequestHead::new(parts.method.as_str(), parts.uri.path(), headers)
-        .to(parts.uri.scheme_str().unwrap_or("http"), authority(parts))
+        .to(scheme(parts), authority(parts))
         .with_query(parts.uri.query().unwrap_or_default())
         .over(version(parts.version), peer)
+}
+
+/// HTTP/2 has the scheme in the target, HTTP/1.1 mostly nowhere: there the connection tells it.
+fn scheme(parts: &request::Parts) -> &str {
+    let by_tls = || parts.extensions.get().is_some_and(|server::ByTls| true);
+    parts.uri.scheme_str().unwrap_or_else(|| if by_tls() { "https" } else { "http" })
 }
 
 /// HTTP/2 has the authority in the target, HTTP/1.1 mostly in `Host`: RFC 9110, section 7.2.

@@ -24,17 +24,22 @@ use hyper_util::{
     server::{conn::auto::Builder, graceful::GracefulShutdown},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::ServiceExt;
 
 use self::cuttable::Streams;
-use crate::{Body, layers::Tunnels, stack::Sealed};
+use crate::{Body, layers::Tunnels, stack::Sealed, tls};
 
 /// How long the first request of a connection may take to come. hyper has a timeout for every
 /// request's head, whose timer costs a forwarder a twentieth of its throughput.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait when no connection can be accepted, most often for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -43,9 +48,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// An extension of every request that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ByTls;
+
 /// A listener that serves one stack.
 pub(crate) struct Server<S> {
     listener: TcpListener,
+    tls: Option<tls::Acceptor>,
+    handshakes: JoinSet<Option<(TlsStream<TcpStream>, SocketAddr)>>,
     service: S,
     builder: Builder<Streams>,
     streams: Streams,
@@ -55,15 +66,25 @@ pub(crate) struct Server<S> {
 }
 
 impl<S: Sealed> Server<S> {
-    /// Serves `service` to whoever connects to `listener`.
-    pub(crate) fn new(listener: TcpListener, service: S) -> Self {
+    /// Serves `service` to whoever connects to `listener`, in plain text without `tls`.
+    pub(crate) fn new(listener: TcpListener, tls: Option<tls::Acceptor>, service: S) -> Self {
         let streams = Streams::default();
         let mut builder = Builder::new(streams.clone());
         builder.http1().header_read_timeout(None);
         builder.http2().timer(TokioTimer::new());
         let (connections, graceful) = (JoinSet::new(), GracefulShutdown::new());
-        let tunnels = Tunnels::default();
-        Self { listener, service, builder, streams, tunnels, connections, graceful }
+        let (tunnels, handshakes) = (Tunnels::default(), JoinSet::new());
+        Self {
+            listener,
+            tls,
+            handshakes,
+            service,
+            builder,
+            streams,
+            tunnels,
+            connections,
+            graceful,
+        }
     }
 
     /// Accepts connections until `stop` is ready, then none any more.
@@ -76,6 +97,11 @@ impl<S: Sealed> Server<S> {
                     return (stopped, Draining { streams, tunnels, connections, graceful });
                 }
                 accepted = self.listener.accept() => self.accepted(accepted).await,
+                Some(ended) = self.handshakes.join_next() => {
+                    if let Ok(Some((stream, peer))) = ended {
+                        self.connection(stream, peer);
+                    }
+                }
                 // Only ended connections are taken out, so that the set does not grow.
                 Some(_) = self.connections.join_next() => {}
             }
@@ -84,7 +110,15 @@ impl<S: Sealed> Server<S> {
 
     async fn accepted(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
         match accepted {
-            Ok((stream, peer)) => self.connection(stream, peer),
+            Ok((stream, peer)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%peer, "TCP_NODELAY could not be set: {error}");
+                }
+                match &self.tls {
+                    None => self.connection(stream, peer),
+                    Some(tls) => _ = self.handshakes.spawn(handshake(tls.now(), stream, peer)),
+                }
+            }
             // The client was gone again before its turn came.
             Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionReset) => {}
             Err(error) => {
@@ -94,10 +128,11 @@ impl<S: Sealed> Server<S> {
         }
     }
 
-    fn connection(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, "TCP_NODELAY could not be set: {error}");
-        }
+    fn connection<T>(&mut self, stream: T, peer: SocketAddr)
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let is_tls = self.tls.is_some();
         let service = self.service.clone();
         let has_asked = Arc::new(AtomicBool::new(false));
         let asks = Arc::clone(&has_asked);
@@ -106,6 +141,9 @@ impl<S: Sealed> Server<S> {
             asks.store(true, Ordering::Relaxed);
             if request.extensions().get::<OnUpgrade>().is_some() {
                 request.extensions_mut().insert(tunnels.clone());
+            }
+            if is_tls {
+                request.extensions_mut().insert(ByTls);
             }
             answer(service.clone(), request, peer)
         });
@@ -124,6 +162,21 @@ impl<S: Sealed> Server<S> {
             }
         }));
     }
+}
+
+/// Makes a connection one over TLS. Whoever scans ports, or trusts somebody else, makes it fail all
+/// the time; it is theirs to mend.
+async fn handshake(
+    tls: TlsAcceptor,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<(TlsStream<TcpStream>, SocketAddr)> {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => return Some((stream, peer)),
+        Ok(Err(error)) => tracing::debug!(%peer, "no TLS connection: {error}"),
+        Err(_) => tracing::debug!(%peer, "no TLS connection in {HANDSHAKE_TIMEOUT:?}"),
+    }
+    None
 }
 
 /// Returns once the first request is overdue; never, where it has come.
@@ -218,7 +271,7 @@ mod tests {
             stack.splice("scribe", journal.plugin("").server_layer().unwrap());
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/", listener.local_addr().unwrap());
-            let server = Server::new(listener, stack.seal().into_service());
+            let server = Server::new(listener, None, stack.seal().into_service());
             let (stop, stopped) = oneshot::channel::<()>();
             let served = tokio::spawn(async move { server.accept_until(stopped).await.1 });
             Self { journal, url, stop, served }
