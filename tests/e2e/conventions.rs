@@ -125,7 +125,12 @@ async fn good_spans_are_not_complained_about() {
     cut.status = Some(Status { code: StatusCode::Error.into(), message: "in the body".to_owned() });
     set(&mut cut, "error.type", text("upstream_gone"));
     set(&mut cut, "http.response.status_code", number(200));
-    for span in [server(), client(), internal(), root, other, cut] {
+    let mut grpc = server();
+    grpc.status = Some(Status { code: StatusCode::Error.into(), message: String::new() });
+    set(&mut grpc, "http.response.status_code", number(200));
+    set(&mut grpc, "rpc.grpc.status_code", number(14));
+    set(&mut grpc, "error.type", text("UNAVAILABLE"));
+    for span in [server(), client(), internal(), root, other, cut, grpc] {
         assert_eq!(judged(&span), [""; 0], "{span:#?}");
     }
 }
@@ -209,6 +214,10 @@ const BREAKS: &[Break] = &[
     }),
     ("error.type", client, |span| set(span, "error.type", text("500"))),
     ("error.type", client, |span| set(span, "error.type", text("connection reset by peer"))),
+    ("error.type", client, |span| {
+        set(span, "rpc.grpc.status_code", number(5));
+        set(span, "error.type", text("UNAVAILABLE"));
+    }),
     ("description", client, |span| span.status.as_mut().unwrap().message = "not found".to_owned()),
     ("description", server, |span| {
         span.status = Some(Status { code: 0, message: "not found".to_owned() });

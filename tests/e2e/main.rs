@@ -32,6 +32,7 @@ mod context;
 mod conventions;
 mod curl;
 mod dependencies;
+mod ends;
 mod forward;
 mod log;
 mod policy;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         curl::trials(),
         w3c::trials(),
         cancelled::trials(),
+        ends::trials(),
         policy::trials(),
         conventions::trials(),
         python::trials(),

@@ -23,6 +23,7 @@ trials![
     configured_query_keys_are_redacted_beside_those_of_the_conventions,
     no_secret_of_a_url_is_exported_however_it_is_written,
     headers_are_captured_by_name_and_secret_ones_are_masked,
+    baggage_is_recorded_only_where_its_header_is_captured,
     what_fails_is_kept_though_it_is_not_sampled,
     what_is_slow_is_kept_though_it_is_not_sampled,
     a_response_names_its_trace_as_it_is_told_to,
@@ -324,6 +325,21 @@ async fn headers_are_captured_by_name_and_secret_ones_are_masked() {
     assert!(!server.attributes.contains_key("http.request.header.x-none"), "{server:#?}");
     assert!(!server.attributes.contains_key("http.request.header.x-other"), "{server:#?}");
     assert!(!format!("{spans:?}").contains("hunter2"), "{spans:#?}");
+}
+
+async fn baggage_is_recorded_only_where_its_header_is_captured() {
+    for (captured, recorded) in [(vec![], Value::Null), (vec!["baggage"], json!(["user=7"]))] {
+        let (collector, upstream) = (Collector::start().await, Upstream::ready().await);
+        let config = config(&collector, &upstream).set("otel.capture-request-headers", captured);
+        let host = HostProcess::start(config).await;
+        let caller = Traceparent::sampled();
+        assert_eq!(call(&host, "/hello/ada", &caller).await.status, 200);
+        assert_eq!(upstream.received()[0].header("baggage"), Some("user=7"), "it is passed on");
+        let spans = collector.trace(&caller.trace_id, 2).await;
+        let server = of_kind(&spans, SpanKind::Server);
+        assert_eq!(*server.attribute("http.request.header.baggage"), recorded, "{server:#?}");
+        assert_eq!(format!("{spans:?}").contains("user=7"), !recorded.is_null(), "{spans:#?}");
+    }
 }
 
 async fn what_fails_is_kept_though_it_is_not_sampled() {

@@ -64,6 +64,27 @@ const REQUIRED_OF_CLIENTS: [&str; 4] =
 const ERROR_TYPES: [&str; 7] =
     ["_OTHER", "connect_failed", "panic", "shed", "stopped", "timeout", "upstream_gone"];
 
+/// The names of gRPC's status codes by number, which stand in `error.type` too.
+const GRPC_STATUS: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
 /// Query keys whose values the conventions call secret; their case counts.
 const SECRET_KEYS: [&str; 7] = [
     "AWSAccessKeyId",
@@ -333,7 +354,10 @@ fn error_type(seen: &Seen<'_>) -> Option<String> {
     let found = seen.text("error.type")?;
     let code = seen.number("http.response.status_code");
     let is_code = |code: i64| code >= seen.first_bad_status() && code.to_string() == found;
-    let is_right = ERROR_TYPES.contains(&found) || code.is_some_and(is_code);
+    let grpc = seen.number("rpc.grpc.status_code").filter(|code| *code > 0);
+    let grpc = grpc.and_then(|code| GRPC_STATUS.get(usize::try_from(code).ok()?));
+    let is_right =
+        ERROR_TYPES.contains(&found) || code.is_some_and(is_code) || grpc == Some(&found);
     (!is_right).then(|| format!("{found:?} with code {code:?}"))
 }
 

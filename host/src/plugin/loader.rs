@@ -133,3 +133,32 @@ fn reason(error: &libloading::Error, path: &str) -> String {
     let text = text.strip_prefix(&format!("{path}: ")).unwrap_or(&text);
     format!("cannot be loaded: {}", text.replace(path, "the library"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A library that this process has loaded already: a copy of it changes nothing.
+    fn some_library() -> PathBuf {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let paths = maps.lines().filter_map(|line| Some(line.split_at(line.find('/')?).1));
+        paths.into_iter().find(|path| path.contains("libgcc_s")).unwrap().into()
+    }
+
+    #[test]
+    fn the_file_that_was_checked_is_the_one_that_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("libplugin.so");
+        fs::copy(some_library(), &path).unwrap();
+        let checked = verify::open(&path).unwrap();
+        let other = folder.path().join("libother.so");
+        fs::write(&other, "no library at all").unwrap();
+        fs::rename(other, &path).unwrap();
+        let loaded = symbol(&checked).err().unwrap();
+        assert_eq!(loaded, "not a plugin for this host (its entry symbol is missing)");
+        let other = symbol(&verify::open(&path).unwrap()).err().unwrap();
+        assert!(other.starts_with("cannot be loaded: "), "{other}");
+    }
+}

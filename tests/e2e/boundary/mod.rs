@@ -5,6 +5,7 @@
 //! it ends, and that it serves where it goes on.
 
 mod files;
+mod moody;
 mod mutations;
 mod older_minor;
 mod running;

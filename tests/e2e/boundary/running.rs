@@ -20,14 +20,23 @@ use libtest_mimic::Trial;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{answers, config, open_folder, row};
+use super::{
+    answers, config, last_words,
+    moody::{Moody, upgrade},
+    open_folder, row,
+};
 
 /// Every hook that a request enters.
-const HOOKS: [&str; 6] = [
+const HOOKS: [&str; 11] = [
     "on_request of the server",
     "on_request of the client",
     "on_route",
     "on_response",
+    "on_response of the server",
+    "on_trailers",
+    "on_retry",
+    "context",
+    "on_upgrade",
     "on_end",
     "drop of an exchange",
 ];
@@ -50,6 +59,7 @@ pub(super) fn trials() -> Vec<Trial> {
         .chain(layers)
         .chain(stops)
         .chain([
+            row("panic in check", a_check_panics),
             row("panic in state", || a_question_panics("state", "failed")),
             row("panic in status", || a_question_panics("status", "running")),
             row("panic in a plugin thread", || a_thread_panics("a guarded thread")),
@@ -96,9 +106,23 @@ async fn logged(host: &HostProcess, place: &str) -> usize {
     panics_at(&host.stderr(), place)
 }
 
+/// Requests that enter the hook, a few times at most; all are answered as without a plugin.
+async fn provoke(place: &str, host: &HostProcess) {
+    answers(host).await;
+    let asked = match place {
+        "on_trailers" => "trailers",
+        "on_retry" | "context" => "cut",
+        "on_upgrade" => return upgrade(host.public()).await,
+        _ => return,
+    };
+    let answer = host.get(&format!("/upstream/{asked}")).send().await;
+    assert_eq!((answer.status, answer.text()), (200, "well"));
+}
+
 async fn a_hook_panics(place: &'static str) {
-    let host = HostProcess::start(panicking(place)).await;
-    answers(&host).await;
+    let upstream = Moody::start().await;
+    let host = HostProcess::start(upstream.behind(panicking(place))).await;
+    provoke(place, &host).await;
     let plugin = until("the panic to be counted", async || {
         let plugin = host.plugin().await;
         (plugin["panics"].as_u64().unwrap() > 0).then_some(plugin)
@@ -109,14 +133,14 @@ async fn a_hook_panics(place: &'static str) {
     assert!(logged(&host, place).await > 0, "{}", host.stderr());
 
     for _ in 0..10 {
-        answers(&host).await;
+        provoke(place, &host).await;
     }
     let plugin = until("the plugin to be switched off", async || {
         let plugin = host.plugin().await;
         (plugin["state"] == "failed").then_some(plugin)
     })
     .await;
-    answers(&host).await;
+    provoke(place, &host).await;
     let most = if place.starts_with("drop") { u64::MAX } else { 12 };
     assert!(plugin["panics"].as_u64().unwrap() <= most, "not entered any more: {plugin}");
     let output = host.stop().await;
@@ -158,6 +182,16 @@ async fn the_stop_panics(place: &'static str) {
     assert_eq!(output.code, 0, "{output:?}");
     assert_eq!(panics_at(&output.stderr, place), 1, "{output:?}");
     assert_eq!(warnings(&output, "the plugin panicked in shutdown"), 1, "{output:?}");
+}
+
+async fn a_check_panics() {
+    let folder = open_folder();
+    let file = folder.path().join("host.toml");
+    fs::write(&file, panicking("check").set("log.level", "error").text()).unwrap();
+    let output = run(folder.path(), &["check", "--config", file.to_str().unwrap()], &[]).await;
+    assert_eq!(output.code, 69, "{output:?}");
+    assert_eq!(panics_at(&output.stderr, "check"), 1, "{output:?}");
+    assert!(last_words(&output).ends_with("the plugin panicked in check"), "{output:?}");
 }
 
 async fn a_question_panics(place: &'static str, state: &'static str) {
