@@ -130,7 +130,11 @@ async fn good_spans_are_not_complained_about() {
     set(&mut grpc, "http.response.status_code", number(200));
     set(&mut grpc, "rpc.grpc.status_code", number(14));
     set(&mut grpc, "error.type", text("UNAVAILABLE"));
-    for span in [server(), client(), internal(), root, other, cut, grpc] {
+    let mut connect = server();
+    connect.name = "CONNECT /users/{id}".to_owned();
+    set(&mut connect, "http.request.method", text("CONNECT"));
+    unset(&mut connect, "url.path");
+    for span in [server(), client(), internal(), root, other, cut, grpc, connect] {
         assert_eq!(judged(&span), [""; 0], "{span:#?}");
     }
 }

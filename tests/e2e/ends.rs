@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use harness::{
     Client, Collector, Config, HostProcess, RawUpstream, Span, SpanKind, Traceparent, Upstream,
-    channel,
+    channel, exchange,
     wait::{until, within},
 };
 use http::Response;
@@ -20,6 +20,7 @@ trials![
     an_event_stream_is_not_held_up_and_its_spans_end_with_it,
     an_upgrade_ends_with_its_head_and_its_tunnel_is_linked_to_it,
     the_status_of_a_grpc_call_comes_with_its_trailers,
+    a_connect_that_leads_nowhere_is_a_request_like_any_other,
 ];
 
 fn config(url: String, collector: &Collector) -> Config {
@@ -148,3 +149,25 @@ const ANSWERS: [&[u8]; 3] = [
     b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\ngrpc-status: 5\r\n\r\n",
     b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\ngrpc-status: 14\r\n\r\n",
 ];
+
+async fn a_connect_that_leads_nowhere_is_a_request_like_any_other() {
+    let (upstream, collector) = (Upstream::ready().await, Collector::start().await);
+    let host = HostProcess::start(config(upstream.url(), &collector)).await;
+    let caller = Traceparent::sampled();
+    let request = format!(
+        "CONNECT example.test:443 HTTP/1.1\r\nhost: example.test:443\r\nconnection: close\r\n\
+         traceparent: {caller}\r\n\r\n"
+    );
+    let answer = exchange(host.public(), request.as_bytes()).await;
+    assert!(answer.starts_with(b"HTTP/1.1 404 "), "{:?}", String::from_utf8_lossy(&answer));
+    let [span] = &collector.trace(&caller.trace_id, 1).await[..] else { panic!("one span") };
+    assert_eq!((&*span.name, span.kind), ("CONNECT", SpanKind::Server));
+    for (key, value) in [
+        ("server.address", json!("example.test")),
+        ("server.port", json!(443)),
+        ("http.response.status_code", json!(404)),
+        ("exchange.end_reason", json!("complete")),
+    ] {
+        assert_eq!(*span.attribute(key), value, "{key} of {span:#?}");
+    }
+}

@@ -289,7 +289,10 @@ fn required(seen: &Seen<'_>) -> Option<String> {
         SpanKind::Client => &REQUIRED_OF_CLIENTS[..],
         _ => &[],
     };
-    let absent = required.iter().find(|key| !seen.attributes.contains_key(**key));
+    // The target of CONNECT is a place and nothing more: RFC 9110, section 9.3.6.
+    let is_connect = seen.text("http.request.method") == Some("CONNECT");
+    let mut absent = required.iter().filter(|key| !seen.attributes.contains_key(**key));
+    let absent = absent.find(|key| !(is_connect && **key == "url.path"));
     absent.map(|key| format!("no {key}"))
 }
 
