@@ -215,8 +215,8 @@ fn status(
             "export": export_status(&counts, &export),
         });
     }
-    if let Some(Tally { held, dropped }) = held {
-        status["held"] = json!({"spans": held, "dropped": dropped});
+    if let Some(Tally { held, bytes, dropped }) = held {
+        status["held"] = json!({"spans": held, "bytes": bytes, "dropped": dropped});
     }
     status.to_string()
 }
@@ -274,7 +274,7 @@ mod tests {
         let since = SystemTime::UNIX_EPOCH;
         let export = ExportState { is_failing: true, since, ..ExportState::default() };
         let counts = Counts { live: 6, started: 4, sampled: 3, exported: 1, dropped: 2, queued: 5 };
-        let tally = Some(Tally { held: 7, dropped: 8 });
+        let tally = Some(Tally { held: 7, bytes: 12, dropped: 8 });
         let logs = Counts { exported: 9, dropped: 10, queued: 11, ..Counts::default() };
         let logs = Some((logs, ExportState { since, ..ExportState::default() }));
         let told: serde_json::Value =
@@ -288,7 +288,7 @@ mod tests {
                 "queued": 5,
             },
             "panics": guard::panics(),
-            "held": {"spans": 7, "dropped": 8},
+            "held": {"spans": 7, "bytes": 12, "dropped": 8},
             "logs": {
                 "exported": 9,
                 "dropped": 10,

@@ -16,6 +16,11 @@ const MOST_ATTRIBUTES: u32 = 128;
 /// counted. Without it one request could fill the queue.
 const MOST_BYTES: usize = 32 * 1024;
 
+/// What is longer may be anything that a caller sends, and leaves room for what is shorter: its
+/// status and its end, say, that a span must have.
+const SHORT: usize = 256;
+const ROOM_FOR_SHORT: usize = 2 * 1024;
+
 /// One span.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -115,6 +120,11 @@ impl Record {
         &self.fields.0
     }
 
+    /// About how much memory it takes.
+    pub(crate) const fn bytes(&self) -> usize {
+        size_of::<Self>() + self.fields.0.capacity()
+    }
+
     /// How many attributes and links found no room.
     pub(crate) const fn dropped(&self) -> (u32, u32) {
         (self.dropped_attributes, self.dropped_links)
@@ -186,7 +196,8 @@ impl Record {
     #[inline]
     fn attribute(&mut self, length: usize) -> Option<&mut Vec<u8>> {
         let fields = &mut self.fields.0;
-        if self.attributes >= MOST_ATTRIBUTES || fields.len() + length > MOST_BYTES {
+        let most = if length > SHORT { MOST_BYTES - ROOM_FOR_SHORT } else { MOST_BYTES };
+        if self.attributes >= MOST_ATTRIBUTES || fields.len() + length > most {
             self.dropped_attributes += 1;
             return None;
         }

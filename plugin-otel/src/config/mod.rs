@@ -104,6 +104,8 @@ pub(crate) struct Keep {
     pub(crate) slower_than: Option<Duration>,
     /// How many spans may wait for the end of their local root, at least 1.
     pub(crate) max_spans: usize,
+    /// How many bytes they may take, at least 1.
+    pub(crate) max_bytes: usize,
 }
 
 /// What kind of place exports go to.

@@ -144,6 +144,7 @@ impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
             errors: self.value("keep-errors", parse::flag, false)?,
             slower_than: self.value("keep-slower-than", parse::optional_duration, None)?,
             max_spans: self.value("keep-max-spans", parse::count, 8192)?,
+            max_bytes: self.value("keep-max-bytes", parse::count, 8 * 1024 * 1024)?,
         })
     }
 

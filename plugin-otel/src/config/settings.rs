@@ -102,6 +102,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "8192",
         "how many spans may wait for the end of their request for the two above",
     ),
+    Setting::new("keep-max-bytes", "8388608", "and how many bytes they may take"),
     Setting::new(
         "response-header",
         "\"off\"",

@@ -48,8 +48,8 @@ fn the_defaults_are_those_that_are_documented() {
     assert_eq!(config.redaction, Redaction::default());
     assert_eq!(config.capture, Capture::default());
     assert_eq!(
-        (config.keep.errors, config.keep.slower_than, config.keep.max_spans),
-        (false, None, 8192)
+        config.keep,
+        Keep { errors: false, slower_than: None, max_spans: 8192, max_bytes: 8 * 1024 * 1024 }
     );
     assert_eq!((config.response_header, config.max_distinct), (ResponseHeader::Off, 1000));
     assert!(config.warnings.is_empty());
@@ -454,6 +454,7 @@ fn lists_of_names_are_read_from_lists_and_texts() {
             "keep-errors": "true",
             "keep-slower-than": "1s",
             "keep-max-spans": "10",
+            "keep-max-bytes": 1000,
             "response-header": "server-timing",
             "max-distinct": 5
         }"#,
@@ -466,10 +467,8 @@ fn lists_of_names_are_read_from_lists_and_texts() {
         (config.capture.request_headers, config.capture.response_headers.concat()),
         (vec!["x-a".into(), "x-b".into()], "server".into())
     );
-    assert_eq!(
-        (keep.errors, keep.slower_than, keep.max_spans),
-        (true, Some(Duration::from_secs(1)), 10)
-    );
+    let slower_than = Some(Duration::from_secs(1));
+    assert_eq!(keep, Keep { errors: true, slower_than, max_spans: 10, max_bytes: 1000 });
     assert_eq!((config.response_header, config.max_distinct), (ResponseHeader::ServerTiming, 5));
     let methods = config.known_methods;
     assert_eq!((methods.known("BREW"), methods.known("POST")), (Some("BREW"), None));

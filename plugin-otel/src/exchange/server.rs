@@ -338,10 +338,34 @@ mod tests {
     }
 
     #[test]
+    fn however_much_a_caller_sends_its_span_says_how_it_ended() {
+        for length in (30_000..33_000).step_by(100).chain([100_000]) {
+            let bench = Bench::new("always_on");
+            let query = "x".repeat(length);
+            let head = RequestHead::new("GET", "/", &[]).to("http", "here").with_query(&query);
+            let mut exchange = bench.server().on_request(&head).exchange.unwrap();
+            exchange.on_route("/{x}");
+            exchange.on_response(&ResponseHead::new(503, &[]));
+            exchange.on_end(&End::new(Outcome::COMPLETE, 7, 7));
+            let span = bench.only_span();
+            for (key, wanted) in [
+                ("server.port", "80"),
+                ("http.route", "/{x}"),
+                ("http.response.status_code", "503"),
+                ("exchange.end_reason", "complete"),
+                ("error.type", "503"),
+            ] {
+                assert_eq!(attribute(&span, key), wanted, "{key} behind {length} bytes");
+            }
+        }
+    }
+
+    #[test]
     fn a_request_that_nobody_samples_is_kept_when_it_fails() {
         for (status, names) in [(200, &[][..]), (500, &["GET", "GET"])] {
             let mut config = config("always_off");
-            config.keep = Keep { errors: true, slower_than: None, max_spans: 10 };
+            config.keep =
+                Keep { errors: true, slower_than: None, max_spans: 10, max_bytes: 1 << 20 };
             let bench = Bench::of(&config);
             let head = RequestHead::new("GET", "/", &[]);
             let Accepted { context, exchange } = bench.server().on_request(&head);

@@ -26,6 +26,8 @@ pub(crate) struct Tail {
     open: [Mutex<HashMap<[u8; 8], Arc<Held>>>; SHARDS],
     /// How many spans wait for a decision; the root counts from its beginning.
     held: AtomicUsize,
+    /// What those take that are over.
+    bytes: AtomicUsize,
     dropped: AtomicU64,
 }
 
@@ -45,6 +47,8 @@ enum State {
 pub(crate) struct Tally {
     /// Spans that wait for the end of their request.
     pub(crate) held: usize,
+    /// What those take that are over.
+    pub(crate) bytes: usize,
     /// Spans that were given up because too many waited.
     pub(crate) dropped: u64,
 }
@@ -80,6 +84,7 @@ impl Tail {
                 keep,
                 open: Default::default(),
                 held: AtomicUsize::new(0),
+                bytes: AtomicUsize::new(0),
                 dropped: AtomicU64::new(0),
             })
         })
@@ -87,7 +92,7 @@ impl Tail {
 
     /// Begins to hold a request whose SERVER span has this id; `None` when too much is held already.
     pub(super) fn open(self: &Arc<Self>, root: [u8; 8]) -> Option<Hold> {
-        if !self.reserve() {
+        if !self.reserve(0) {
             return None;
         }
         let held = Arc::new(Held(Mutex::new(State::Open(Vec::new()))));
@@ -105,6 +110,7 @@ impl Tail {
     pub(super) fn tally(&self) -> Tally {
         Tally {
             held: self.held.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
         }
     }
@@ -115,14 +121,21 @@ impl Tail {
         is_slow || (self.keep.errors && root.is_error)
     }
 
-    /// Room for one more span; counts the span as dropped where there is none.
-    fn reserve(&self) -> bool {
-        if self.held.fetch_add(1, Ordering::Relaxed) < self.keep.max_spans {
+    /// Room for one more span of this size; counts the span as dropped where there is none.
+    fn reserve(&self, bytes: usize) -> bool {
+        let held = self.held.fetch_add(1, Ordering::Relaxed);
+        let taken = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if held < self.keep.max_spans && taken + bytes <= self.keep.max_bytes {
             return true;
         }
-        self.held.fetch_sub(1, Ordering::Relaxed);
+        self.release(1, bytes);
         self.dropped.fetch_add(1, Ordering::Relaxed);
         false
+    }
+
+    fn release(&self, spans: usize, bytes: usize) {
+        self.held.fetch_sub(spans, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn shard(&self, id: [u8; 8]) -> &Mutex<HashMap<[u8; 8], Arc<Held>>> {
@@ -159,7 +172,7 @@ impl Hold {
         let decided = if keeps { State::Kept } else { State::Discarded };
         let was = std::mem::replace(&mut *lock(&self.held.0), decided);
         let State::Open(spans) = was else { return };
-        self.tail.held.fetch_sub(spans.len() + 1, Ordering::Relaxed);
+        self.tail.release(spans.len() + 1, spans.iter().map(Record::bytes).sum());
         if keeps {
             spans.into_iter().for_each(&mut export);
             export(root);
@@ -170,7 +183,7 @@ impl Hold {
         let mut state = lock(&self.held.0);
         match &mut *state {
             State::Open(spans) => {
-                if self.tail.reserve() {
+                if self.tail.reserve(record.bytes()) {
                     spans.push(record);
                 }
             }
@@ -193,7 +206,7 @@ mod tests {
     const ROOT: [u8; 8] = [1; 8];
 
     fn tail(errors: bool, slower_than: Option<Duration>, max_spans: usize) -> Arc<Tail> {
-        Tail::new(Keep { errors, slower_than, max_spans }).unwrap()
+        Tail::new(Keep { errors, slower_than, max_spans, max_bytes: 6000 }).unwrap()
     }
 
     /// A span that lasted this long.
@@ -263,8 +276,25 @@ mod tests {
         settle(tail.below(ROOT).unwrap(), span(2, 1, false));
         assert!(tail.open([9; 8]).is_none());
         settle(tail.below(ROOT).unwrap(), span(3, 1, false));
-        assert_eq!(tail.tally(), Tally { held: 2, dropped: 2 });
+        assert_eq!((tail.tally().held, tail.tally().dropped), (2, 2));
         assert_eq!(settle(root, span(1, 1, true)), [2, 1]);
-        assert_eq!(tail.tally(), Tally { held: 0, dropped: 2 });
+        assert_eq!(tail.tally(), Tally { held: 0, bytes: 0, dropped: 2 });
+    }
+
+    #[test]
+    fn what_is_held_takes_no_more_bytes_than_it_may() {
+        let tail = tail(true, None, 9);
+        let root = tail.open(ROOT).unwrap();
+        for (id, bytes, is_held) in [(2, 2000, true), (3, 5000, false), (4, 10, true)] {
+            let mut span = span(id, 1, false);
+            span.text("url.full", &"x".repeat(bytes));
+            let before = tail.tally().bytes;
+            settle(tail.below(ROOT).unwrap(), span);
+            let taken = tail.tally().bytes - before;
+            assert_eq!(taken >= bytes, is_held, "{taken} of {bytes}");
+        }
+        assert_eq!((tail.tally().held, tail.tally().dropped), (3, 1));
+        assert_eq!(settle(root, span(1, 1, true)), [2, 4, 1]);
+        assert_eq!(tail.tally(), Tally { held: 0, bytes: 0, dropped: 1 });
     }
 }
