@@ -8,6 +8,7 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Response, StatusCode, header, request};
+use plugin_api::metrics::Attribute;
 use serde_json::{Value as Json, json};
 use tokio::sync::{Semaphore, watch};
 
@@ -15,10 +16,11 @@ use crate::{
     Body, Identity, Plugin,
     discovery::{Health, Instance},
     layers::StackHooks,
+    metrics::{Exposition, Format, Metrics},
     stack::Directory,
 };
 
-/// How long `GET /plugins` waits for the plugin's own words.
+/// How long an answer waits for the plugin's own words.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the host is in its life.
@@ -35,6 +37,7 @@ pub(crate) enum Phase {
 /// What the endpoints tell. It answers from the moment that the host begins to start.
 pub(crate) struct Admin {
     identity: Identity,
+    metrics: Arc<Metrics>,
     phase: watch::Sender<Phase>,
     discovery: watch::Receiver<Health>,
     started: OnceLock<Started>,
@@ -53,9 +56,14 @@ pub(crate) struct Started {
 }
 
 impl Admin {
-    pub(crate) fn new(identity: Identity, discovery: watch::Receiver<Health>) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        metrics: Arc<Metrics>,
+        discovery: watch::Receiver<Health>,
+    ) -> Self {
         Self {
             identity,
+            metrics,
             phase: watch::Sender::new(Phase::Starting),
             discovery,
             started: OnceLock::new(),
@@ -87,13 +95,14 @@ impl Admin {
         let (status, body) = match request.uri.path() {
             "/healthz" => (StatusCode::OK, json!({"status": "ok"})),
             "/readyz" => self.ready(),
+            "/metrics" => return self.metrics(Format::accepted_by(&request.headers)).await,
             path @ ("/stack" | "/services" | "/plugins") => match self.started.get() {
                 None => (StatusCode::SERVICE_UNAVAILABLE, json!({"error": "still starting"})),
                 Some(started) => (StatusCode::OK, self.inventory(path, started).await),
             },
             _ => (
                 StatusCode::NOT_FOUND,
-                json!({"error": "try /healthz, /readyz, /stack, /services or /plugins"}),
+                json!({"error": "try /healthz, /readyz, /stack, /services, /plugins or /metrics"}),
             ),
         };
         json_response(status, &body)
@@ -136,25 +145,58 @@ impl Admin {
 
     async fn plugins(&self, started: &Started) -> Json {
         let Some(plugin) = &started.plugin else { return json!([]) };
-        let mut report = match tokio::time::timeout(PLUGIN_TIMEOUT, self.ask(plugin)).await {
-            Ok(Some(report)) => report,
-            _ => plugin.silent_report(&format!("no answer within {PLUGIN_TIMEOUT:?}")),
+        let mut report = match self.ask(plugin, |plugin| plugin.report()).await {
+            Some(report) => report,
+            None => plugin.silent_report(&format!("no answer within {PLUGIN_TIMEOUT:?}")),
         };
         report["slow-hooks"] = started.hooks.report();
         json!([report])
     }
 
-    /// Asks the plugin how it is, off the threads that serve and one question at a time: a plugin
-    /// that does not answer holds one thread and no request.
-    async fn ask(&self, plugin: &Arc<Plugin>) -> Option<Json> {
-        let turn = Arc::clone(&self.asking).acquire_owned().await.ok()?;
-        let plugin = Arc::clone(plugin);
-        let asked = tokio::task::spawn_blocking(move || {
-            let report = plugin.report();
-            drop(turn);
-            report
-        });
-        asked.await.ok()
+    /// What the host measures, and what the plugin counts of itself where that comes in time.
+    async fn metrics(&self, format: Format) -> Response<Body> {
+        let mut exposition = Exposition::new(format);
+        exposition.add_target(&[
+            Attribute::text("service.name", &self.identity.group),
+            Attribute::text("service.instance.id", &self.identity.id),
+            Attribute::text("service.instance.name", &self.identity.name),
+            Attribute::text("service.version", &self.identity.version),
+        ]);
+        self.metrics.visit(&mut |metric| exposition.add(metric));
+        let mut text = exposition.text();
+        if let Some(plugin) = self.started.get().and_then(|started| started.plugin.as_ref()) {
+            let shown = self.ask(plugin, move |plugin| {
+                let mut exposition = Exposition::new(format);
+                plugin.metrics(&mut |metric| exposition.add(metric));
+                exposition.text()
+            });
+            text.extend(shown.await);
+        }
+        text.push_str(format.end());
+        let mut response = Response::new(Body::from(text));
+        let media_type = HeaderValue::from_static(format.content_type());
+        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        response
+    }
+
+    /// Asks the plugin, off the threads that serve and one question at a time: a plugin that does
+    /// not answer in time holds one thread and no request.
+    async fn ask<R: Send + 'static>(
+        &self,
+        plugin: &Arc<Plugin>,
+        question: impl FnOnce(&Plugin) -> R + Send + 'static,
+    ) -> Option<R> {
+        let asked = async {
+            let turn = Arc::clone(&self.asking).acquire_owned().await.ok()?;
+            let plugin = Arc::clone(plugin);
+            let asked = tokio::task::spawn_blocking(move || {
+                let answer = question(&plugin);
+                drop(turn);
+                answer
+            });
+            asked.await.ok()
+        };
+        tokio::time::timeout(PLUGIN_TIMEOUT, asked).await.ok().flatten()
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     config::{BaseUrl, Config, ConfigError, Effective, Settings},
     discovery::{Fleet, Instance},
     layers::StackHooks,
+    metrics::Metrics,
     plugin::{self, LoadError},
     server::{Draining, Server},
     shutdown::{Signals, Stopped},
@@ -45,6 +46,7 @@ pub struct App {
     settings: Arc<Settings>,
     identity: Identity,
     client: Client,
+    metrics: Arc<Metrics>,
 }
 
 /// Everything between the configuration and the listeners.
@@ -89,7 +91,8 @@ impl App {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let identity = Identity::new(&settings.config().service);
-        Self { settings: Arc::new(settings), identity, client: Client::default() }
+        let (settings, metrics) = (Arc::new(settings), Arc::new(Metrics::new()));
+        Self { settings, identity, client: Client::default(), metrics }
     }
 
     /// The settings in force.
@@ -120,7 +123,8 @@ impl App {
         let config = self.settings.config();
         let (listener, admin_address) = listen("admin.listen", config.admin.listen).await?;
         let fleet = Fleet::open(&config.discovery, &self.identity.group);
-        let admin = Arc::new(Admin::new(self.identity.clone(), fleet.health()));
+        let metrics = Arc::clone(&self.metrics);
+        let admin = Arc::new(Admin::new(self.identity.clone(), metrics, fleet.health()));
         let _admin = serve_admin(&admin, listener);
         let ready = tokio::select! {
             ready = self.prepare(handler, &fleet) => ready?,
@@ -138,6 +142,7 @@ impl App {
 
         let tls = ready.tls.map(ServerFiles::follow);
         let server = Server::new(public, tls, ready.server.into_service());
+        let server = server.counted_by(&self.metrics.traffic);
         let (signal, draining) = server.accept_until(signals.next()).await;
 
         tracing::info!(signal, "stopping: finishing what is open");
@@ -195,12 +200,15 @@ impl App {
         let tls = tls.map_err(|error| self.wrong_file("server", &error))?;
         let client = ClientStack::new(&config.client);
         let mut client = client.map_err(|error| self.wrong_file("client", &error))?;
+        server.measure(&self.metrics.requests);
+        client.measure(&self.metrics.calls);
         if config.log.access {
             server.log_access();
         }
 
         fleet.join().await?;
         let directory = Directory::new(fleet.groups());
+        self.metrics.observe(directory.clone(), fleet.health());
 
         let plugin = self.load_plugin().await?;
         if let Some(plugin) = &plugin {
@@ -258,7 +266,8 @@ impl App {
     /// Loads the plugin on a thread of its own: one that hangs must not keep signals from us.
     async fn load(&self) -> Result<Plugin, LoadError> {
         let (settings, identity) = (Arc::clone(&self.settings), self.identity.clone());
-        let loaded = blocking(move || plugin::load(&settings, &identity));
+        let metrics = Arc::clone(&self.metrics);
+        let loaded = blocking(move || plugin::load(&settings, &identity, metrics));
         match tokio::time::timeout(MOST_LOADING, loaded).await {
             Ok(Some(loaded)) => loaded,
             Ok(None) => Err(self.not_loaded("the host failed while loading it".to_owned())),

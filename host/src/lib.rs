@@ -35,6 +35,7 @@
 //! - [`discovery`]: who else is there
 //! - `plugin`: from a path to a checked, running plugin
 //! - [`telemetry`]: the current trace context, and the log
+//! - `metrics`: what is counted and timed, for `GET /metrics` and for the plugin
 //! - `admin`: what operators ask a running host
 //!
 //! Layers know no loader, routes know no plugin; only `app` knows them all.
@@ -52,6 +53,7 @@ mod connect;
 pub mod discovery;
 mod identity;
 mod layers;
+mod metrics;
 mod plugin;
 pub mod routes;
 mod server;

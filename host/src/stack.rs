@@ -59,6 +59,7 @@ use crate::{
         AccessLog, Attempts, CatchPanicLayer, ClientExchange, ClientFuture, ErrorStatusLayer,
         Hooks, RequestIdLayer, Retries, ServerExchange, TimeoutLayer,
     },
+    metrics::{Calls, Requests},
     tls::{ClientFiles, TlsError},
 };
 
@@ -97,6 +98,7 @@ pub struct ServerStack<H> {
     max_in_flight: usize,
     request_timeout: Duration,
     logs_access: bool,
+    requests: Arc<Requests>,
     spliced: Option<Spliced<ServerLayerObject>>,
 }
 
@@ -108,8 +110,14 @@ impl<H> ServerStack<H> {
             max_in_flight: config.max_in_flight.get(),
             request_timeout: config.request_timeout,
             logs_access: false,
+            requests: Arc::default(),
             spliced: None,
         }
+    }
+
+    /// Where the measurements go that are made beside a plugin's layer.
+    pub(crate) fn measure(&mut self, requests: &Arc<Requests>) {
+        self.requests = Arc::clone(requests);
     }
 
     /// Logs every request at its end.
@@ -150,7 +158,9 @@ impl<H> ServerStack<H> {
         match self.spliced {
             None => SealedServerStack { service: Either::Right(service), layers: own.collect() },
             Some(Spliced { name, layer }) => SealedServerStack {
-                service: Either::Left(ServerExchange::new(service, Arc::new(layer))),
+                service: Either::Left(
+                    ServerExchange::new(service, Arc::new(layer)).measured_by(self.requests),
+                ),
                 layers: std::iter::once(name).chain(own).collect(),
             },
         }
@@ -227,6 +237,7 @@ impl<S> std::fmt::Debug for SealedServerStack<S> {
 pub struct ClientStack {
     config: config::Client,
     http: HttpClient,
+    calls: Arc<Calls>,
     spliced: Option<Spliced<ClientLayerObject>>,
 }
 
@@ -237,7 +248,12 @@ impl ClientStack {
     /// A file of `client.tls` that cannot be used.
     pub fn new(config: &config::Client) -> Result<Self, TlsError> {
         let http = HttpClient::new(config, &ClientFiles::read(&config.tls)?);
-        Ok(Self { config: config.clone(), http, spliced: None })
+        Ok(Self { config: config.clone(), http, calls: Arc::default(), spliced: None })
+    }
+
+    /// Where the measurements go that are made beside a plugin's layer.
+    pub(crate) fn measure(&mut self, calls: &Arc<Calls>) {
+        self.calls = Arc::clone(calls);
     }
 
     /// Puts a plugin's layer innermost, in place of one that was spliced before.
@@ -254,7 +270,7 @@ impl ClientStack {
             directory,
             retries: Retries::new(self.config.retries),
             timeout: self.config.request_timeout,
-            exchange: ClientExchange::new(self.http, layer.map(Arc::new)),
+            exchange: ClientExchange::new(self.http, layer.map(Arc::new)).measured_by(self.calls),
             layers: layers.chain(name).chain(["http".to_owned()]).collect(),
         }
     }

@@ -34,12 +34,16 @@ impl Variant {
             ("lib.rs", "#![deny(unsafe_code)]", ""),
             (
                 "abi.rs",
-                "fn shutdown(&self, timeout_millis: u64) -> RResult<(), PluginError>;",
-                "fn shutdown(&self, timeout_millis: u64) -> RResult<(), PluginError>;
-                 /// New.
+                "}
+
+/// [`Host`](crate::Host), as it crosses.",
+                "    /// New.
                  fn answer(&self) -> u64 {
                      42
-                 }",
+                 }
+}
+
+/// [`Host`](crate::Host), as it crosses.",
             ),
             (
                 "plugin.rs",

@@ -40,6 +40,11 @@ impl Health {
         self.failing().map(|failing| failing.last_error.as_str())
     }
 
+    /// Whether the store answers.
+    pub(crate) const fn is_reachable(&self) -> bool {
+        self.following.is_none() && self.registering.is_none()
+    }
+
     fn failing(&self) -> Option<&Failing> {
         self.following.as_ref().or(self.registering.as_ref())
     }

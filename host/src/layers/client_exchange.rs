@@ -21,9 +21,10 @@ use super::{
     Hooks,
     exchange::Over,
     head,
+    meter::Meter,
     recorder::{Recorded, Recorder},
 };
-use crate::{Body, connect::HttpClient, telemetry::context};
+use crate::{Body, connect::HttpClient, metrics::Calls, telemetry::context};
 
 /// Sends requests, and lets the plugin follow each where there is one.
 #[derive(Clone)]
@@ -31,11 +32,17 @@ pub(crate) struct ClientExchange {
     http: HttpClient,
     plugin: Option<Arc<ClientLayerObject>>,
     hooks: Arc<Hooks>,
+    calls: Arc<Calls>,
 }
 
 impl ClientExchange {
     pub(crate) fn new(http: HttpClient, plugin: Option<Arc<ClientLayerObject>>) -> Self {
-        Self { http, plugin, hooks: Arc::default() }
+        Self { http, plugin, hooks: Arc::default(), calls: Arc::default() }
+    }
+
+    /// The same layer, whose measurements go there.
+    pub(crate) fn measured_by(self, calls: Arc<Calls>) -> Self {
+        Self { calls, ..self }
     }
 
     /// The hooks of outgoing requests; `None` without a plugin.
@@ -54,6 +61,7 @@ impl ClientExchange {
             return ClientFuture { inner: self.http.request(request), exchange: None };
         };
         let (mut parts, mut body) = request.into_parts();
+        let meter = Meter::of_call(self.calls.begin(&parts));
         let mut changes = head::Changes::default();
         let followed = {
             let headers = head::headers(&parts.headers);
@@ -66,13 +74,15 @@ impl ClientExchange {
             self.hooks.call(|| plugin.on_request(&head, &parent, lent).into_option())
         };
         changes.apply(&mut parts.headers);
-        let mut exchange =
-            followed.flatten().map(|plugin| Recorder::follow(plugin, &self.hooks, &parts.method));
-        for exchange in exchange.iter_mut().chain(&mut attempts.call) {
+        let mut exchange = Recorder::follow(followed.flatten(), meter, &self.hooks, &parts.method);
+        let context = exchange.follower().context();
+        exchange.follower().measured_in(&context);
+        for exchange in std::iter::once(&mut exchange).chain(&mut attempts.call) {
             body = exchange.count_request(body);
             exchange.ends_otherwise(None);
         }
-        ClientFuture { inner: self.http.request(Request::from_parts(parts, body)), exchange }
+        let inner = self.http.request(Request::from_parts(parts, body));
+        ClientFuture { inner, exchange: Some(exchange) }
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) fn request<'a>(parts: &'a request::Parts, headers: &'a [Header<'a>]) 
 }
 
 /// HTTP/2 has the scheme in the target, HTTP/1.1 mostly nowhere: there the connection tells it.
-fn scheme(parts: &request::Parts) -> &str {
+pub(super) fn scheme(parts: &request::Parts) -> &str {
     let by_tls = || parts.extensions.get().is_some_and(|server::ByTls| true);
     parts.uri.scheme_str().unwrap_or_else(|| if by_tls() { "https" } else { "http" })
 }

@@ -10,6 +10,7 @@ mod error_status;
 mod exchange;
 mod head;
 mod hooks;
+mod meter;
 mod recorder;
 mod request_id;
 mod retry;

@@ -8,39 +8,67 @@ use plugin_api::{Context, End, Outcome, Peer, ResponseHead, abi::ExchangeObject}
 use super::{
     Hooks,
     exchange::{Exchange, Follower},
-    head, tunnel,
+    head,
+    meter::Meter,
+    tunnel,
 };
 use crate::Body;
 
-/// What the plugin answered to a request head.
+/// What the plugin answered to a request head, and what the host measures itself.
 pub(super) struct Recorder {
-    plugin: ExchangeObject,
+    /// `None` where the plugin does not record it.
+    plugin: Option<ExchangeObject>,
+    /// `None` for what is more, or less, than an exchange.
+    meter: Option<Meter>,
     hooks: Arc<Hooks>,
     is_connect: bool,
 }
 
-/// An exchange that the plugin records.
+/// An exchange that is measured, and that the plugin may record.
 pub(super) type Recorded = Exchange<Recorder>;
 
 impl Recorder {
     /// The exchange of a request of this method.
-    pub(super) fn follow(plugin: ExchangeObject, hooks: &Arc<Hooks>, method: &Method) -> Recorded {
+    pub(super) fn follow(
+        plugin: Option<ExchangeObject>,
+        meter: Meter,
+        hooks: &Arc<Hooks>,
+        method: &Method,
+    ) -> Recorded {
         let is_connect = method == Method::CONNECT;
-        Exchange::new(Self { plugin, hooks: Arc::clone(hooks), is_connect }, method)
+        let meter = Some(meter);
+        Exchange::new(Self { plugin, meter, hooks: Arc::clone(hooks), is_connect }, method)
     }
 
     /// What the plugin has answered in place of this.
     fn successor(&self, plugin: ExchangeObject) -> Self {
-        Self { plugin, hooks: Arc::clone(&self.hooks), is_connect: self.is_connect }
+        let hooks = Arc::clone(&self.hooks);
+        Self { plugin: Some(plugin), meter: None, hooks, is_connect: self.is_connect }
     }
 
-    pub(super) fn route(&mut self, route: &str) {
-        self.hooks.call(|| self.plugin.on_route(route.into()));
+    /// Runs a hook of the exchange where it is recorded, unless the plugin is stopped.
+    fn hook<R>(&mut self, hook: impl FnOnce(&mut ExchangeObject) -> R) -> Option<R> {
+        let plugin = self.plugin.as_mut()?;
+        self.hooks.call(|| hook(plugin))
+    }
+
+    pub(super) fn route(&mut self, route: &Arc<str>) {
+        if let Some(meter) = &mut self.meter {
+            meter.route(route);
+        }
+        self.hook(|plugin| plugin.on_route((&**route).into()));
     }
 
     /// The context that the plugin has made for it.
-    pub(super) fn context(&self) -> Context {
-        self.hooks.call(|| self.plugin.context()).unwrap_or_default()
+    pub(super) fn context(&mut self) -> Context {
+        self.hook(|plugin| plugin.context()).unwrap_or_default()
+    }
+
+    /// Its measurements may name this span, if it is recorded and sampled.
+    pub(super) fn measured_in(&mut self, context: &Context) {
+        if let (Some(meter), Some(_)) = (&mut self.meter, &self.plugin) {
+            meter.sampled_as(context.span());
+        }
     }
 
     /// Whether the connection no longer speaks HTTP after a response of this status.
@@ -51,19 +79,27 @@ impl Recorder {
 
 impl Follower for Recorder {
     fn on_response(&mut self, head: &response::Parts, peer: Peer) {
-        let headers = head::headers(&head.headers);
-        let told = ResponseHead::new(head.status.as_u16(), &headers);
-        let told = told.over(head::version(head.version), peer);
-        self.hooks.call(|| self.plugin.on_response(&told));
+        let is_tunnel = self.ends_http(head.status);
+        if let Some(meter) = &mut self.meter {
+            meter.answered(head, is_tunnel);
+        }
+        self.hook(|plugin| {
+            let headers = head::headers(&head.headers);
+            let told = ResponseHead::new(head.status.as_u16(), &headers);
+            plugin.on_response(&told.over(head::version(head.version), peer));
+        });
     }
 
     fn on_trailers(&mut self, trailers: &HeaderMap) {
-        let trailers = head::headers(trailers);
-        self.hooks.call(|| self.plugin.on_trailers(trailers.as_slice().into()));
+        self.hook(|plugin| plugin.on_trailers(head::headers(trailers).as_slice().into()));
     }
 
     fn on_end(&mut self, end: &End) {
-        self.hooks.call(|| self.plugin.on_end(end));
+        // Gone with its measurement: an incoming request is active no more.
+        if let Some(mut meter) = self.meter.take() {
+            meter.end(end);
+        }
+        self.hook(|plugin| plugin.on_end(end));
     }
 }
 
@@ -71,9 +107,12 @@ impl Exchange<Recorder> {
     /// Tells that this attempt is over and another one follows; the answer is the whole call.
     pub(super) fn retry(mut self, outcome: Outcome) -> Option<Self> {
         let end = self.close(outcome);
-        let Recorder { plugin, hooks, .. } = self.follower();
-        let whole = hooks.call(|| plugin.on_retry(&end).into_option()).flatten()?;
-        let whole = self.follower().successor(whole);
+        let attempt = self.follower();
+        if let Some(mut meter) = attempt.meter.take() {
+            meter.end(&end);
+        }
+        let whole = attempt.hook(|plugin| plugin.on_retry(&end).into_option()).flatten()?;
+        let whole = attempt.successor(whole);
         Some(self.succeeded_by(whole))
     }
 
@@ -91,9 +130,11 @@ impl Exchange<Recorder> {
 
     fn upgraded(&mut self) -> Option<Self> {
         self.close(Outcome::COMPLETE);
-        let Recorder { plugin, hooks, .. } = self.follower();
-        let tunnel = hooks.call(|| plugin.on_upgrade().into_option()).flatten()?;
-        let tunnel = self.follower().successor(tunnel);
+        let request = self.follower();
+        // A tunnel is no active request.
+        request.meter = None;
+        let tunnel = request.hook(|plugin| plugin.on_upgrade().into_option()).flatten()?;
+        let tunnel = request.successor(tunnel);
         Some(self.succeeded_by(tunnel))
     }
 

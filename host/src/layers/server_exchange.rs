@@ -21,24 +21,32 @@ use super::{
     Hooks,
     exchange::Over,
     head,
+    meter::Meter,
     recorder::{Recorded, Recorder},
 };
 use crate::{
     Body,
+    metrics::Requests,
     telemetry::context::{self, Current},
 };
 
-/// Asks the plugin about every request and tells it how each one went.
+/// Asks the plugin about every request and tells it how each one went; measures them all.
 #[derive(Clone)]
 pub(crate) struct ServerExchange<S> {
     inner: S,
     plugin: Arc<ServerLayerObject>,
     hooks: Arc<Hooks>,
+    requests: Arc<Requests>,
 }
 
 impl<S> ServerExchange<S> {
     pub(crate) fn new(inner: S, plugin: Arc<ServerLayerObject>) -> Self {
-        Self { inner, plugin, hooks: Arc::default() }
+        Self { inner, plugin, hooks: Arc::default(), requests: Arc::default() }
+    }
+
+    /// The same layer, whose measurements go there.
+    pub(crate) fn measured_by(self, requests: Arc<Requests>) -> Self {
+        Self { requests, ..self }
     }
 
     /// The hooks of incoming requests.
@@ -72,19 +80,19 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (mut parts, mut body) = request.into_parts();
+        let is_https = head::scheme(&parts) == "https";
+        let meter = Meter::of_request(self.requests.begin(&parts, is_https));
         let (context, exchange) = self.accept(&parts);
-        let mut exchange =
-            exchange.map(|plugin| Recorder::follow(plugin, &self.hooks, &parts.method));
-        if let Some(exchange) = &mut exchange {
-            body = exchange.count_request(body);
-        }
+        let mut exchange = Recorder::follow(exchange, meter, &self.hooks, &parts.method);
+        exchange.follower().measured_in(&context);
+        body = exchange.count_request(body);
         parts.extensions.insert(context.clone());
         let version = parts.version;
         let mut current = Some(Current { context, route: None });
         let request = Request::from_parts(parts, body);
         let inner = context::enter(&mut current, || self.inner.call(request));
         let teller = Teller { plugin: Arc::clone(&self.plugin), hooks: Arc::clone(&self.hooks) };
-        ServerFuture { inner, version, teller, current, exchange }
+        ServerFuture { inner, version, teller, current, exchange: Some(exchange) }
     }
 }
 
@@ -127,7 +135,7 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFu
         }
         let Some(mut exchange) = this.exchange.take() else { return Poll::Ready(Ok(response)) };
         let current = this.current.take();
-        if let Some(route) = current.as_ref().and_then(|current| current.route.as_deref()) {
+        if let Some(route) = current.as_ref().and_then(|current| current.route.as_ref()) {
             exchange.follower().route(route);
         }
         if exchange.follower().ends_http(response.status()) {

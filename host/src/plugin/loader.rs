@@ -8,6 +8,7 @@ use std::{
     fs::File,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use libloading::os::unix::{self, RTLD_LOCAL, RTLD_NOW};
@@ -18,7 +19,7 @@ use plugin_api::{
 };
 
 use super::{LoadError, Plugin, PluginFacts, elf, services::Services, verify};
-use crate::{Identity, config::Settings};
+use crate::{Identity, config::Settings, metrics::Metrics};
 
 /// Never unloaded: abi_stable keeps pointers into a library, and so may a thread's destructors.
 const RTLD_NODELETE: i32 = 0x1000;
@@ -50,12 +51,16 @@ impl std::fmt::Debug for Root {
 ///
 /// # Errors
 /// Whatever is wrong with the file or with its settings.
-pub(crate) fn load(settings: &Settings, identity: &Identity) -> Result<Plugin, LoadError> {
+pub(crate) fn load(
+    settings: &Settings,
+    identity: &Identity,
+    metrics: Arc<Metrics>,
+) -> Result<Plugin, LoadError> {
     let config = &settings.config().otel;
     let path = resolve(&config.library, settings.file())?;
     let library = open(&path, config.sha256.as_deref())?;
     settings.check_plugin_keys(library.info.settings()).map_err(LoadError::Setting)?;
-    let host = host_object(Services::new(identity.into()));
+    let host = host_object(Services::new(identity.into(), metrics));
     let created = (library.root.0.create())(settings.plugin_json().as_str().into(), host);
     let object = created.into_result().map_err(|error| match error.kind() {
         ErrorKind::SETTING => LoadError::Setting(settings.plugin_error(&error)),

@@ -21,6 +21,8 @@ use std::{
 use plugin_api::{
     PluginError, PluginInfo, Setting, State,
     abi::{ClientLayerObject, PluginObject, ServerLayerObject},
+    adapter::{LentVisitor, lend_visitor},
+    metrics::Visit,
 };
 use serde_json::{Value as Json, json};
 
@@ -61,6 +63,14 @@ impl Plugin {
 
     pub(crate) fn client_layer(&self) -> Option<ClientLayerObject> {
         self.object.client_layer().into_option()
+    }
+
+    /// Shows what the plugin counts of itself; nothing once it is stopped. Asks the plugin, which
+    /// may block.
+    pub(crate) fn metrics(&self, visit: Visit<'_>) {
+        if !self.stopped.load(Ordering::Relaxed) {
+            self.object.metrics(lend_visitor(&mut LentVisitor(visit)));
+        }
     }
 
     /// One entry of `GET /plugins`. Asks the plugin, which may block.

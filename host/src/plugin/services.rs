@@ -1,11 +1,14 @@
-//! What the host does for a plugin: its lines go to the host's log, at a bounded rate.
+//! What the host does for a plugin: its lines go to the host's log, at a bounded rate, and it is shown
+//! what the host measures.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use plugin_api::{Level, Service, adapter::HostServices};
+use plugin_api::{Level, Service, adapter::HostServices, metrics::Visit};
+
+use crate::metrics::Metrics;
 
 /// Lines that may come at once, and then within each [`PERIOD`].
 const MOST_LINES: u32 = 50;
@@ -14,12 +17,13 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// The host's side of [`plugin_api::Host`].
 pub(super) struct Services {
     service: Service,
+    metrics: Arc<Metrics>,
     rate: Mutex<Rate>,
 }
 
 impl Services {
-    pub(super) fn new(service: Service) -> Self {
-        Self { service, rate: Mutex::new(Rate::new(Instant::now())) }
+    pub(super) fn new(service: Service, metrics: Arc<Metrics>) -> Self {
+        Self { service, metrics, rate: Mutex::new(Rate::new(Instant::now())) }
     }
 }
 
@@ -49,6 +53,10 @@ impl HostServices for Services {
 
     fn service(&self) -> Service {
         self.service.clone()
+    }
+
+    fn metrics(&self, visit: Visit<'_>) {
+        self.metrics.visit(visit);
     }
 }
 

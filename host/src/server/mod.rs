@@ -32,7 +32,13 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::ServiceExt;
 
 use self::cuttable::Streams;
-use crate::{Body, layers::Tunnels, stack::Sealed, tls};
+use crate::{
+    Body,
+    layers::Tunnels,
+    metrics::{Ticket, Traffic},
+    stack::Sealed,
+    tls,
+};
 
 /// How long the first request of a connection may take to come. hyper has a timeout for every
 /// request's head, whose timer costs a forwarder a twentieth of its throughput.
@@ -63,6 +69,7 @@ pub(crate) struct Server<S> {
     tunnels: Tunnels,
     connections: JoinSet<()>,
     graceful: GracefulShutdown,
+    traffic: Arc<Traffic>,
 }
 
 impl<S: Sealed> Server<S> {
@@ -73,7 +80,7 @@ impl<S: Sealed> Server<S> {
         builder.http1().header_read_timeout(None);
         builder.http2().timer(TokioTimer::new());
         let (connections, graceful) = (JoinSet::new(), GracefulShutdown::new());
-        let (tunnels, handshakes) = (Tunnels::default(), JoinSet::new());
+        let (tunnels, handshakes, traffic) = (Tunnels::default(), JoinSet::new(), Arc::default());
         Self {
             listener,
             tls,
@@ -84,7 +91,13 @@ impl<S: Sealed> Server<S> {
             tunnels,
             connections,
             graceful,
+            traffic,
         }
+    }
+
+    /// The same server, whose requests and connections are counted there.
+    pub(crate) fn counted_by(self, traffic: &Arc<Traffic>) -> Self {
+        Self { traffic: Arc::clone(traffic), ..self }
     }
 
     /// Accepts connections until `stop` is ready, then none any more.
@@ -136,7 +149,8 @@ impl<S: Sealed> Server<S> {
         let service = self.service.clone();
         let has_asked = Arc::new(AtomicBool::new(false));
         let asks = Arc::clone(&has_asked);
-        let tunnels = self.tunnels.clone();
+        let (tunnels, traffic) = (self.tunnels.clone(), Arc::clone(&self.traffic));
+        let open = traffic.connection();
         let service = service_fn(move |mut request: Request<Incoming>| {
             asks.store(true, Ordering::Relaxed);
             if request.extensions().get::<OnUpgrade>().is_some() {
@@ -145,12 +159,13 @@ impl<S: Sealed> Server<S> {
             if is_tls {
                 request.extensions_mut().insert(ByTls);
             }
-            answer(service.clone(), request, peer)
+            counted(answer(service.clone(), request, peer), traffic.request())
         });
         let stream = TokioIo::new(stream);
         let connection = self.builder.serve_connection_with_upgrades(stream, service);
         let connection = self.graceful.watch(connection.into_owned());
         self.connections.spawn(self.streams.deadline().over(async move {
+            let _open = open;
             tokio::select! {
                 ended = connection => if let Err(error) = ended {
                     // Clients go away all the time; a broken request is theirs to mend.
@@ -195,6 +210,16 @@ fn answer(
     let mut request = request.map(Body::from);
     request.extensions_mut().insert(Peer(peer));
     service.oneshot(request)
+}
+
+/// The answer to a request that is counted by its status.
+async fn counted(
+    answer: impl Future<Output = Result<Response<Body>, Infallible>>,
+    ticket: Ticket,
+) -> Result<Response<Body>, Infallible> {
+    let response = answer.await?;
+    ticket.answered(response.status());
+    Ok(response)
 }
 
 /// Connections that finish what they have begun.
