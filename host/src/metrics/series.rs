@@ -220,7 +220,7 @@ mod tests {
             for thread in 0..8 {
                 let table = &table;
                 scope.spawn(move || {
-                    (0..3000).for_each(|n| table.record(&((n + thread) % 3), &ENDED))
+                    (0..3000).for_each(|n| table.record(&((n + thread) % 3), &ENDED));
                 });
             }
         });
