@@ -7,12 +7,12 @@
 
 use abi_stable::{
     StableAbi, sabi_trait,
-    std_types::{RBox, RNone, ROption, RResult, RSlice, RStr, RString},
+    std_types::{RBox, RErr, RNone, ROption, RResult, RSlice, RStr, RString, RVec},
 };
 
 use crate::{
     context::Context,
-    error::PluginError,
+    error::{ErrorKind, PluginError},
     host::{Level, Service},
     http::{End, Header, Outcome, RequestHead, ResponseHead},
     metrics::Metric,
@@ -111,6 +111,15 @@ pub trait AbiPlugin: Send + Sync {
     /// [`Plugin::metrics`](crate::Plugin::metrics)
     fn metrics(&self, visitor: AbiMetrics<'_>) {
         let _ = visitor;
+    }
+    /// [`Plugin::LIVE_SETTINGS`](crate::Plugin::LIVE_SETTINGS)
+    fn live_settings(&self) -> RVec<RStr<'static>> {
+        RVec::new()
+    }
+    /// [`Plugin::reconfigure`](crate::Plugin::reconfigure)
+    fn reconfigure(&self, settings: RStr<'_>) -> RResult<(), PluginError> {
+        let _ = settings;
+        RErr(PluginError::new(ErrorKind::OTHER, "it takes no settings while it runs"))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use abi_stable::{
     sabi_trait::prelude::TD_Opaque,
-    std_types::{RErr, RNone, ROption, RResult, RSlice, RStr, RString},
+    std_types::{RErr, RNone, ROption, RResult, RSlice, RStr, RString, RVec},
 };
 
 use crate::{
@@ -176,6 +176,15 @@ impl<P: Plugin> AbiPlugin for Guarded<P> {
 
     fn metrics(&self, mut visitor: AbiMetrics<'_>) {
         self.call(|| (), |plugin| plugin.metrics(&mut |metric| visitor.metric(metric)));
+    }
+
+    fn live_settings(&self) -> RVec<RStr<'static>> {
+        P::LIVE_SETTINGS.iter().copied().map(RStr::from_str).collect()
+    }
+
+    fn reconfigure(&self, settings: RStr<'_>) -> RResult<(), PluginError> {
+        let neutral = || RErr(panicked("reconfigure"));
+        self.call(neutral, |plugin| plugin.reconfigure(settings.as_str()).into())
     }
 }
 

@@ -12,7 +12,7 @@ use abi_stable::{
 
 use crate::{
     abi::{HostObject, PluginObject},
-    error::PluginError,
+    error::{ErrorKind, PluginError},
     host::Host,
     http::{ClientLayer, ServerLayer},
     metrics::Visit,
@@ -34,6 +34,9 @@ pub trait Plugin: Sized + Send + Sync + 'static {
 
     /// Every setting that [`Plugin::create`] understands. The host refuses any other.
     const SETTINGS: &'static [Setting] = &[];
+
+    /// Those of [`Plugin::SETTINGS`] that [`Plugin::reconfigure`] applies. Since 1.1.
+    const LIVE_SETTINGS: &'static [&'static str] = &[];
 
     /// The part in incoming requests, or [`NoLayer`](crate::NoLayer).
     type ServerLayer: ServerLayer;
@@ -88,6 +91,18 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     fn flush(&self, timeout: Duration) -> Result<(), PluginError> {
         let _ = timeout;
         Ok(())
+    }
+
+    /// Takes new settings while requests are served: checks the whole table as [`Plugin::create`]
+    /// does, and applies those of [`Plugin::LIVE_SETTINGS`] from the next request on; all others
+    /// wait for the next start. Where anything is wrong nothing is applied. Blocks; called from one
+    /// thread at a time. Since 1.1: an older host never calls it.
+    ///
+    /// # Errors
+    /// What is wrong, as for [`Plugin::create`].
+    fn reconfigure(&self, settings: &str) -> Result<(), PluginError> {
+        let _ = settings;
+        Err(PluginError::new(ErrorKind::OTHER, "it takes no settings while it runs"))
     }
 
     /// Flushes, ends and joins the plugin's threads, within `timeout`. Blocks; called once, after

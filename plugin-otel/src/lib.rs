@@ -18,6 +18,7 @@ mod exchange;
 #[cfg(test)]
 mod figures;
 mod forwarded;
+mod live;
 mod log;
 mod methods;
 mod networks;

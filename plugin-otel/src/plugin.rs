@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::{
     config::{self, Config, Destination, SETTINGS},
     exchange::{Client, Server, Tally, Tracing},
+    live::LIVE_SETTINGS,
     log,
     pipeline::{Counts, ExportState, Pipeline, export::Exporter},
     provider, redact, semconv,
@@ -41,11 +42,12 @@ impl Plugin for Otel {
     const NAME: &'static str = "otel";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const SETTINGS: &'static [Setting] = SETTINGS;
+    const LIVE_SETTINGS: &'static [&'static str] = LIVE_SETTINGS;
     type ServerLayer = Server;
     type ClientLayer = Client;
 
     fn create(settings: &str, host: Host) -> Result<Self, PluginError> {
-        let config = Config::read(settings, &|name| std::env::var(name).ok())?;
+        let config = read(settings)?;
         for warning in &config.warnings {
             host.log(Level::WARN, TARGET, warning);
         }
@@ -91,6 +93,14 @@ impl Plugin for Otel {
         }
     }
 
+    fn reconfigure(&self, settings: &str) -> Result<(), PluginError> {
+        let config = read(settings)?;
+        if let Some(running) = &self.0 {
+            running.tracing.live().replace(&config);
+        }
+        Ok(())
+    }
+
     fn flush(&self, timeout: Duration) -> Result<(), PluginError> {
         match &self.0 {
             Some(running) => running.each(|pipeline| pipeline.flush(timeout)),
@@ -115,8 +125,9 @@ impl Running {
         let pipeline = start(Signal::Traces, &config.traces)?;
         let has_logs = config.log_level.is_some() && config.logs.exporter != config::Exporter::None;
         let logs = has_logs.then(|| start(Signal::Logs, &config.logs)).transpose()?;
-        let provider = provider::register(config.sampler, resource, Arc::clone(&pipeline));
         let tracing = Tracing::new(config, host, Arc::clone(&pipeline));
+        let live = tracing.live().clone();
+        let provider = provider::register(live, resource, Arc::clone(&pipeline));
         let has_collector = config.traces.exporter == config::Exporter::Otlp;
         Ok(Self { pipeline, logs, provider, tracing, has_collector })
     }
@@ -149,6 +160,10 @@ fn pipeline(
     let exporter = Exporter::new(signal, destination, resource).map_err(failed)?;
     let pipeline = Pipeline::start(signal, destination, host.clone(), exporter);
     pipeline.map(Arc::new).map_err(|error| failed(format_args!("no export thread: {error}")))
+}
+
+fn read(settings: &str) -> Result<Config, PluginError> {
+    Config::read(settings, &|name| std::env::var(name).ok())
 }
 
 fn failed(reason: impl std::fmt::Display) -> PluginError {
@@ -324,6 +339,32 @@ mod tests {
         assert!(accepted.exchange.is_none());
         assert!(journal.text().contains("spans go nowhere, sampler parentbased_always_on"));
         otel.shutdown(Duration::from_secs(5)).unwrap();
+    }
+
+    #[test]
+    fn new_settings_hold_from_the_next_request_on_and_bad_ones_change_nothing() {
+        let otel = Otel::create(r#"{"exporter": "none"}"#, Journal::default().host()).unwrap();
+        let server = otel.server_layer().unwrap();
+        let is_sampled = |path| {
+            let accepted = server.on_request(&RequestHead::new("GET", path, &[]));
+            accepted.context.span().is_sampled()
+        };
+        assert!(is_sampled("/"));
+        otel.reconfigure(r#"{"exporter": "none", "sampler": "always_off"}"#).unwrap();
+        assert!(!is_sampled("/"));
+        let error = otel.reconfigure(r#"{"sampler": "always_on", "exclude": 5}"#).unwrap_err();
+        assert_eq!(error.key(), "exclude");
+        assert!(!is_sampled("/"), "nothing of it is applied");
+        let rule = r#"{"sampler": "always_off", "rule": [{"route": "/on", "ratio": 1}]}"#;
+        otel.reconfigure(rule).unwrap();
+        assert!(is_sampled("/on") && !is_sampled("/"));
+        otel.shutdown(Duration::from_secs(5)).unwrap();
+    }
+
+    #[test]
+    fn every_live_setting_is_a_setting() {
+        let known = |live: &&&str| SETTINGS.iter().any(|setting| setting.key() == **live);
+        assert_eq!(LIVE_SETTINGS.iter().filter(known).count(), LIVE_SETTINGS.len());
     }
 
     #[test]

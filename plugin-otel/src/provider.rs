@@ -10,19 +10,19 @@ use opentelemetry_sdk::{
     trace::{SdkTracerProvider, Span, SpanData, SpanProcessor},
 };
 
-use crate::{pipeline::Pipeline, sampling::Sampler};
+use crate::{live::Live, pipeline::Pipeline};
 
 /// How long the API's own `force_flush` waits, which takes no timeout.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes a provider whose spans join the pipeline, and registers it for this library.
 pub(crate) fn register(
-    sampler: Sampler,
+    live: Live,
     resource: Resource,
     pipeline: Arc<Pipeline>,
 ) -> SdkTracerProvider {
     let provider = SdkTracerProvider::builder()
-        .with_sampler(sampler.to_sdk())
+        .with_sampler(live)
         .with_resource(resource)
         .with_span_processor(Joining(pipeline))
         .build();
@@ -71,7 +71,7 @@ mod tests {
         let config = config("always_on");
         let (pipeline, exporter) = pipeline(&config, &Journal::default());
         let resource = Resource::builder_empty().build();
-        let provider = register(config.sampler, resource, Arc::clone(&pipeline));
+        let provider = register(Live::new(&config), resource, Arc::clone(&pipeline));
         // The registry is one for all tests, which run at the same time: whoever else registered a
         // provider meanwhile is overruled, and no test but this one asks the registry.
         let deadline = Instant::now() + PATIENCE;

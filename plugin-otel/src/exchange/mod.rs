@@ -11,7 +11,7 @@ mod tail;
 use std::sync::Arc;
 
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
-use plugin_api::{Host, SpanContext};
+use plugin_api::{Host, RequestHead, SpanContext};
 
 use self::{
     capture::Capture,
@@ -22,23 +22,21 @@ use crate::{
     cardinality::Cardinality,
     clock::Clock,
     config::{Config, Exporter},
+    live::{Live, Selection},
     methods::KnownMethods,
     networks::Networks,
     pipeline::Pipeline,
-    policy::Policy,
     propagation::{DEBUG, DEFERRED, Propagators},
     record::Record,
     redact::Redaction,
     response_header::ResponseHeader,
-    sampling::Sampler,
 };
 
 /// What both layers need to begin a span.
 #[derive(Debug)]
 pub(crate) struct Tracing {
-    sampler: Sampler,
+    live: Live,
     propagators: Propagators,
-    policy: Policy,
     trusted_proxies: Networks,
     known_methods: KnownMethods,
     redaction: Redaction,
@@ -69,9 +67,8 @@ impl Tracing {
     pub(crate) fn new(config: &Config, host: Host, pipeline: Arc<Pipeline>) -> Arc<Self> {
         let records = config.traces.exporter != Exporter::None;
         Arc::new(Self {
-            sampler: config.sampler,
+            live: Live::new(config),
             propagators: config.propagators.clone(),
-            policy: config.policy.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             known_methods: config.known_methods,
             redaction: config.redaction.clone(),
@@ -87,6 +84,11 @@ impl Tracing {
         })
     }
 
+    /// What is recorded, which may be replaced at any time.
+    pub(crate) const fn live(&self) -> &Live {
+        &self.live
+    }
+
     /// The spans that wait for the end of their request; `None` where none are kept.
     pub(crate) fn tally(&self) -> Option<Tally> {
         self.tail.as_ref().map(|tail| tail.tally())
@@ -94,10 +96,16 @@ impl Tracing {
 
     /// A new span below what the caller says or at the root of a new trace, with the sampling
     /// decision in its flags. Allocates nothing.
-    fn accept(&self, caller: &SpanContext, rule: impl FnOnce() -> Option<f64>) -> SpanContext {
+    fn accept(
+        &self,
+        selection: &Selection,
+        caller: &SpanContext,
+        head: &RequestHead<'_>,
+    ) -> SpanContext {
         let decided = (caller.flags & DEFERRED == 0).then_some(caller.is_sampled());
         let (trace_id, random) = self.trace_of(caller);
-        let is_sampled = self.sampler.samples(decided, &trace_id, rule);
+        let rule = || selection.policy.rules.ratio(head);
+        let is_sampled = selection.sampler.samples(decided, &trace_id, rule);
         self.begin(trace_id, random | caller.flags & DEBUG, is_sampled)
     }
 
@@ -108,7 +116,7 @@ impl Tracing {
         let is_sampled = if parent.is_valid() {
             parent.is_sampled()
         } else {
-            self.sampler.samples(None, &trace_id, || None)
+            self.live.load().sampler.samples(None, &trace_id, || None)
         };
         self.begin(trace_id, random | parent.flags & DEBUG, is_sampled)
     }

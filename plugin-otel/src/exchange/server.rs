@@ -24,12 +24,13 @@ impl ServerLayer for Server {
 
     fn on_request(&self, head: &RequestHead<'_>) -> Accepted<ServerExchange> {
         let tracing = &self.0;
-        let (incoming, link) = match tracing.policy.decide(head, &tracing.propagators) {
+        let selection = tracing.live.load();
+        let (incoming, link) = match selection.policy.decide(head, &tracing.propagators) {
             Decision::Follow { incoming, link } => (incoming, link),
             Decision::PassOn(context) => return Accepted { context, exchange: None },
         };
         let parent = incoming.parent();
-        let span = tracing.accept(incoming.caller(), || tracing.policy.rules.ratio(head));
+        let span = tracing.accept(&selection, incoming.caller(), head);
         let context = incoming.context(span);
         let follow = tracing.follow(&span, |tail| tail.open(span.span_id));
         let exchange = follow.map(|follow| {
