@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Body, Identity, Plugin,
+    config::Settings,
     discovery::{Health, Instance},
     layers::StackHooks,
     metrics::{Exposition, Format, Metrics},
@@ -52,6 +53,7 @@ pub(crate) struct Started {
     pub(crate) client_layers: Vec<String>,
     pub(crate) directory: Directory,
     pub(crate) plugin: Option<Arc<Plugin>>,
+    pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) hooks: StackHooks,
 }
 
@@ -150,6 +152,7 @@ impl Admin {
             None => plugin.silent_report(&format!("no answer within {PLUGIN_TIMEOUT:?}")),
         };
         report["slow-hooks"] = started.hooks.report();
+        report["settings"] = started.plugin_settings(plugin);
         json!([report])
     }
 
@@ -201,6 +204,13 @@ impl Admin {
 }
 
 impl Started {
+    /// The table of the plugin as it is in force, with the place that each value comes from.
+    fn plugin_settings(&self, plugin: &Plugin) -> Json {
+        let all = self.settings.borrow().effective(plugin.settings());
+        let own = all.into_iter().filter(|line| line.key.starts_with("otel."));
+        own.map(|line| (line.key, json!({"value": line.value, "source": line.source}))).collect()
+    }
+
     fn stack(&self) -> Json {
         // Nothing that serves is ever open; operators look for the word all the same.
         json!({"sealed": true, "server": self.server_layers, "client": self.client_layers})

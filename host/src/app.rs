@@ -20,6 +20,7 @@ use crate::{
     config::{BaseUrl, Config, ConfigError, Effective, Settings},
     discovery::{Fleet, Instance},
     layers::StackHooks,
+    live::LiveSettings,
     metrics::Metrics,
     plugin::{self, LoadError},
     server::{Draining, Server},
@@ -54,6 +55,7 @@ struct Ready<S> {
     directory: Directory,
     plugin: Option<Arc<Plugin>>,
     tls: Option<ServerFiles>,
+    live: LiveSettings,
     server: SealedServerStack<S>,
     client_layers: Vec<String>,
     hooks: StackHooks,
@@ -68,6 +70,7 @@ impl<S: Sealed> Ready<S> {
             client_layers: self.client_layers.clone(),
             directory: self.directory.clone(),
             plugin: self.plugin.clone(),
+            settings: self.live.current(),
             hooks: self.hooks.clone(),
         }
     }
@@ -136,6 +139,8 @@ impl App {
 
         let (public, address) = listen("server.listen", config.server.listen).await?;
         admin.started(ready.tell(address));
+        let live = tokio::spawn(ready.live.follow(ready.plugin.clone()));
+        let live = AbortOnDropHandle::new(live);
         fleet.register(&self.instance(address)?).await?;
         admin.enters(Phase::Serving);
         tracing::info!(server = %address, admin = %admin_address, took = ?began.elapsed(), "ready");
@@ -147,6 +152,8 @@ impl App {
 
         tracing::info!(signal, "stopping: finishing what is open");
         admin.enters(Phase::Draining);
+        // The plugin is about to be stopped.
+        drop(live);
         let deadline = Instant::now() + config.server.drain_timeout;
         let stopped = tokio::select! {
             stopped = stop(&fleet, draining, ready.plugin, &ready.hooks, deadline) => {
@@ -181,7 +188,7 @@ impl App {
             None => Ok(()),
         };
         let known = plugin.as_ref().map_or(&[][..], |plugin| plugin.settings());
-        let settings = self.settings.effective(known);
+        let settings = ready.live.started().effective(known);
         stop_plugin(plugin, Instant::now()).await;
         let server = ready.server.layers().to_vec();
         Ok(Checked { settings, server, client: ready.client_layers, reachable })
@@ -210,7 +217,8 @@ impl App {
         let directory = Directory::new(fleet.groups());
         self.metrics.observe(directory.clone(), fleet.health());
 
-        let plugin = self.load_plugin().await?;
+        let mut live = LiveSettings::start(&self.settings, fleet);
+        let plugin = self.load_plugin(&mut live).await?;
         if let Some(plugin) = &plugin {
             if let Some(layer) = plugin.server_layer() {
                 server.splice(plugin.name(), layer);
@@ -225,7 +233,7 @@ impl App {
         let client_layers = client.layers().to_vec();
         let hooks = StackHooks { server: server.hooks(), client: client.hooks() };
         self.client.seal(client);
-        Ok(Ready { directory, plugin, tls, server, client_layers, hooks })
+        Ok(Ready { directory, plugin, tls, live, server, client_layers, hooks })
     }
 
     /// This process as others are to find it, where the listener got `address`.
@@ -242,14 +250,25 @@ impl App {
         self.settings.error(&format!("{section}.tls.{}", error.key), error)
     }
 
-    /// The plugin where one is wanted and can be had.
-    async fn load_plugin(&self) -> Result<Option<Arc<Plugin>>, LoadError> {
-        let otel = &self.settings.config().otel;
+    /// The plugin where one is wanted and can be had. What it finds wrong with the settings of the
+    /// fleet keeps no host from starting.
+    async fn load_plugin(&self, live: &mut LiveSettings) -> Result<Option<Arc<Plugin>>, LoadError> {
+        match self.plugin_of(live.started()).await {
+            Err(LoadError::Setting(error)) if error.is_in_store() => {
+                live.refuse(&error);
+                self.plugin_of(live.started()).await
+            }
+            loaded => loaded,
+        }
+    }
+
+    async fn plugin_of(&self, settings: &Arc<Settings>) -> Result<Option<Arc<Plugin>>, LoadError> {
+        let otel = &settings.config().otel;
         if !otel.enabled {
             return Ok(None);
         }
         let began = Instant::now();
-        match self.load().await {
+        match self.load(settings).await {
             Ok(plugin) => {
                 tracing::info!(took = ?began.elapsed(), "otel plugin: loaded {plugin}");
                 Ok(Some(Arc::new(plugin)))
@@ -264,8 +283,8 @@ impl App {
     }
 
     /// Loads the plugin on a thread of its own: one that hangs must not keep signals from us.
-    async fn load(&self) -> Result<Plugin, LoadError> {
-        let (settings, identity) = (Arc::clone(&self.settings), self.identity.clone());
+    async fn load(&self, settings: &Arc<Settings>) -> Result<Plugin, LoadError> {
+        let (settings, identity) = (Arc::clone(settings), self.identity.clone());
         let metrics = Arc::clone(&self.metrics);
         let loaded = blocking(move || plugin::load(&settings, &identity, metrics));
         match tokio::time::timeout(MOST_LOADING, loaded).await {

@@ -53,6 +53,7 @@ mod connect;
 pub mod discovery;
 mod identity;
 mod layers;
+mod live;
 mod metrics;
 mod plugin;
 pub mod routes;

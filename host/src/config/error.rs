@@ -47,6 +47,13 @@ impl ConfigError {
     }
 }
 
+impl ConfigError {
+    /// Whether it was the store that holds what is wrong.
+    pub(crate) const fn is_in_store(&self) -> bool {
+        matches!(self, Self::Setting { origin: Origin::Store(_), .. })
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -5,6 +5,7 @@
 
 mod de;
 mod error;
+mod fragment;
 mod settings;
 mod tree;
 mod value;
@@ -20,6 +21,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+pub use fragment::Fragment;
 pub use settings::{Effective, Settings};
 pub use tree::Origin;
 pub use value::{BaseUrl, LogFilter, StatusCode};

@@ -1,6 +1,7 @@
 //! The configuration together with where each value comes from.
 
 use std::{
+    collections::BTreeSet,
     env,
     fmt::Display,
     fs, io,
@@ -14,6 +15,7 @@ use serde_json::Value as Json;
 use super::{
     Backend, Config, Otel,
     error::{ConfigError, unknown_key},
+    fragment::Fragment,
     tree::{self, Entry, Origin, Table, Value},
 };
 use crate::routes::Routes;
@@ -25,10 +27,12 @@ const USUAL_PLACES: [&str; 2] = ["host.toml", "/etc/host/host.toml"];
 const LEAST_HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// The configuration as it is in force, and where each value of it comes from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     config: Config,
     file: Option<PathBuf>,
+    /// The file alone, and the variables that are put over it.
+    written: (Table, Vec<(String, String)>),
     /// `[otel]` without the keys that are the host's.
     plugin: Table,
     tree: Table,
@@ -65,7 +69,7 @@ impl Settings {
             own.iter().find(|(name, text)| name == "HOST_CONFIG" && !text.is_empty());
         let named = named.or(from_variable.map(|(_, text)| Path::new(text)));
         let (file, text) = read(named)?;
-        Self::parse(file, &text, own.into_iter())
+        Self::parse(file, &text, own)
     }
 
     /// Reads a file's text and variables that were read before.
@@ -75,19 +79,69 @@ impl Settings {
     pub fn parse(
         file: Option<PathBuf>,
         text: &str,
-        variables: impl Iterator<Item = (String, String)>,
+        variables: Vec<(String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut tree = tree::parse(file.as_deref().unwrap_or(Path::new("")), text)?;
-        tree::overlay(&mut tree, variables)?;
+        let written = tree::parse(file.as_deref().unwrap_or(Path::new("")), text)?;
+        Self::build(file, (written, variables), Table::new())
+    }
+
+    /// The same file and variables with what the store holds between them.
+    ///
+    /// # Errors
+    /// A key or value of the fragment that is wrong. What only the plugin can tell is not looked at.
+    pub fn with(&self, fragment: &Fragment) -> Result<Self, ConfigError> {
+        Self::build(self.file.clone(), self.written.clone(), fragment.read()?)
+    }
+
+    fn build(
+        file: Option<PathBuf>,
+        written: (Table, Vec<(String, String)>),
+        fragment: Table,
+    ) -> Result<Self, ConfigError> {
+        let mut tree = written.0.clone();
+        tree::merge(&mut tree, fragment);
+        tree::overlay(&mut tree, written.1.iter().cloned())?;
         let plugin = take_plugin_keys(&mut tree);
         let mut config: Config = super::de::read(&tree)?;
         config.service.complete();
         if let Some(folder) = file.as_deref().and_then(Path::parent) {
             config.start_paths_at(folder);
         }
-        let settings = Self { config, file, plugin, tree };
+        let settings = Self { config, file, written, plugin, tree };
         settings.check()?;
         Ok(settings)
+    }
+
+    /// These settings as far as a host that runs with `started` can take them: `log.level`, and the
+    /// plugin's keys that are `live`. Also answers the keys that wait for the next start.
+    pub(crate) fn taken_by(mut self, started: &Self, live: &[&str]) -> (Self, Vec<String>) {
+        let mut waiting = Vec::new();
+        let keys: BTreeSet<String> =
+            self.plugin.keys().chain(started.plugin.keys()).cloned().collect();
+        for key in keys.into_iter().filter(|key| !live.contains(&key.as_str())) {
+            let [new, old] = [&self, started].map(|one| one.plugin.get(&key).map(Entry::to_json));
+            if new != old {
+                waiting.push(format!("otel.{key}"));
+            }
+            match started.plugin.get(&key) {
+                Some(old) => _ = self.plugin.insert(key, old.clone()),
+                None => _ = self.plugin.remove(&key),
+            }
+        }
+        let [new, old] = [&self, started].map(|one| &one.config.otel);
+        for (key, differs) in
+            [("enabled", new.enabled != old.enabled), ("required", new.required != old.required)]
+        {
+            if differs {
+                waiting.push(format!("otel.{key}"));
+            }
+        }
+        self.config.otel = started.config.otel.clone();
+        match started.tree.get("otel") {
+            Some(old) => _ = self.tree.insert("otel".to_owned(), old.clone()),
+            None => _ = self.tree.remove("otel"),
+        }
+        (self, waiting)
     }
 
     /// The typed values.
@@ -296,10 +350,12 @@ fn mask(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFilter;
 
     fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
         let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        Settings::parse(Some("host.toml".into()), text, variables).map_err(|e| e.to_string())
+        Settings::parse(Some("host.toml".into()), text, variables.collect())
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -378,6 +434,75 @@ mod tests {
         let error = parse("", &[("HOST_SERVER__LISTEN", "x")]).unwrap_err();
         assert!(error.starts_with("$HOST_SERVER__LISTEN: server.listen: "), "{error}");
         assert!(parse("", &[("HOST_IP", "10.0.0.1"), ("HOST_CONFIG", "x")]).is_ok());
+    }
+
+    #[test]
+    fn what_the_store_holds_stands_between_the_file_and_the_environment() {
+        let file =
+            "[log]\nlevel = \"warn\"\n[otel]\nendpoint = \"http://file:1\"\nsampler-arg = 1.0";
+        let settings = parse(file, &[("HOST_OTEL__SAMPLER_ARG", "0.25")]).unwrap();
+        for text in [
+            "log.level = \"debug\"\n[otel]\nenabled = true\nsampler-arg = 0.5\nexclude = [\"/a\"]",
+            r#" {"log": {"level": "debug"},
+                "otel": {"enabled": true, "sampler-arg": 0.5, "exclude": ["/a"]}}"#,
+        ] {
+            let merged = settings.with(&Fragment::new("/host/config/g", text)).unwrap();
+            assert!(merged.config().otel.enabled, "{text}");
+            assert_eq!(
+                merged.plugin_json(),
+                r#"{"endpoint":"http://file:1","exclude":["/a"],"sampler-arg":0.25}"#
+            );
+            let line = |key: &str| {
+                let all = merged.effective(&[Setting::new("exclude", "[]", "")]).into_iter();
+                let line = all.into_iter().find(|line| line.key == key).unwrap();
+                (line.value, line.source)
+            };
+            let store = "discovery /host/config/g".to_owned();
+            assert_eq!(line("log.level"), ("\"debug\"".to_owned(), store.clone()));
+            assert_eq!(line("otel.enabled"), ("true".to_owned(), store.clone()));
+            assert_eq!(line("otel.exclude"), ("[\"/a\"]".to_owned(), store));
+        }
+        assert_eq!(settings.with(&Fragment::new("k", "")).unwrap().plugin.len(), 2);
+    }
+
+    #[test]
+    fn a_fragment_that_is_not_for_a_fleet_is_refused_with_its_key() {
+        let settings = parse("", &[]).unwrap();
+        for (text, wanted) in [
+            ("a = ", "/k:1: "),
+            ("{\"a\"", "/k:1: "),
+            ("{\"log\": null}", "/k: null: TOML has no such value"),
+            ("otel = 5", "/k: otel: is each host's own; "),
+            ("[server]\nlisten = \"0.0.0.0:80\"", "/k: server.listen: is each host's own; "),
+            ("[discovery]\nbackend = \"etcd\"", "/k: discovery.backend: is each host's own; "),
+            ("[log]\nformat = \"json\"", "/k: log.format: is each host's own; "),
+            ("[otel]\nlibrary = \"/tmp/x.so\"", "/k: otel.library: is each host's own; "),
+            ("[otel]\nsha256 = \"\"", "/k: otel.sha256: is each host's own; "),
+            ("[log]\nlevel = \"loud\"", "/k: log.level: wanted off, error, "),
+            ("[otel]\nenabled = 1", "/k: otel.enabled: wanted a boolean, found integer `1`"),
+        ] {
+            let error = settings.with(&Fragment::new("/k", text)).unwrap_err().to_string();
+            assert!(error.starts_with(wanted) && error.lines().count() == 1, "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_running_host_takes_what_is_live_and_keeps_the_rest() {
+        let file = "[otel]\nenabled = true\nendpoint = \"http://file:1\"\ntimeout = \"1s\"";
+        let started = parse(file, &[]).unwrap();
+        let text = "log.level = \"debug\"\n[otel]\nenabled = false\nsampler = \"always_off\"\n\
+                    endpoint = \"http://store:1\"\ngzip = true";
+        let merged = started.with(&Fragment::new("/k", text)).unwrap();
+        let (taken, waiting) = merged.taken_by(&started, &["sampler", "exclude"]);
+        assert_eq!(waiting, ["otel.endpoint", "otel.gzip", "otel.enabled"]);
+        assert_eq!(taken.config().log.level, LogFilter::try_from("debug".to_owned()).unwrap());
+        assert!(taken.config().otel.enabled);
+        assert_eq!(
+            taken.plugin_json(),
+            r#"{"endpoint":"http://file:1","sampler":"always_off","timeout":"1s"}"#
+        );
+        let enabled = taken.effective(&[]).into_iter().find(|line| line.key == "otel.enabled");
+        assert_eq!(enabled.unwrap().source, "file host.toml:2");
     }
 
     #[test]

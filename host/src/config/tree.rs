@@ -20,6 +20,8 @@ use super::error::ConfigError;
 pub enum Origin {
     /// A line of the file, counted from 1.
     File(Arc<PathBuf>, usize),
+    /// What the store holds under this key for the whole service group.
+    Store(Arc<str>),
     /// An environment variable.
     Variable(String),
     /// Nobody set it.
@@ -31,6 +33,7 @@ impl Origin {
     pub(super) fn source(&self) -> String {
         match self {
             Self::File(path, line) => format!("file {}:{line}", path.display()),
+            Self::Store(key) => format!("discovery {key}"),
             Self::Variable(name) => format!("environment {name}"),
             Self::Default => "default".to_owned(),
         }
@@ -41,6 +44,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Store(key) => f.write_str(key),
             Self::Variable(name) => write!(f, "${name}"),
             Self::Default => f.write_str("default"),
         }
@@ -78,6 +82,19 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Table, ConfigError> {
             line: lines.number(error.span().map_or(0, |span| span.start)),
             message: error.message().replace('\n', ", "),
         }),
+    }
+}
+
+/// Puts `over` over what is there: table by table, every other value whole.
+pub(super) fn merge(table: &mut Table, over: Table) {
+    for (key, entry) in over {
+        match (table.get_mut(&key), entry) {
+            (
+                Some(Entry { value: Value::Table(below), .. }),
+                Entry { value: Value::Table(over), .. },
+            ) => merge(below, over),
+            (_, entry) => _ = table.insert(key, entry),
+        }
     }
 }
 
@@ -219,7 +236,7 @@ impl Value {
             Self::Float(number) => (*number).into(),
             Self::Text(text) => match origin {
                 Origin::Variable(_) => parse_text(text).unwrap_or_else(|| text.clone().into()),
-                Origin::File(..) | Origin::Default => text.clone().into(),
+                Origin::File(..) | Origin::Store(_) | Origin::Default => text.clone().into(),
             },
             Self::Array(items) => items.iter().map(Entry::to_json).collect(),
             Self::Table(table) => table_to_json(table),

@@ -88,6 +88,11 @@ impl Fleet {
         self.view.settings()
     }
 
+    /// The key that they stand under.
+    pub(crate) fn settings_key(&self) -> &str {
+        self.view.keys().settings()
+    }
+
     /// How the store is.
     pub(crate) fn health(&self) -> watch::Receiver<Health> {
         self.view.health()

@@ -19,7 +19,7 @@ use std::{
 };
 
 use plugin_api::{
-    PluginError, PluginInfo, Setting, State,
+    ErrorKind, PluginError, PluginInfo, Setting, State,
     abi::{ClientLayerObject, PluginObject, ServerLayerObject},
     adapter::{LentVisitor, lend_visitor},
     metrics::Visit,
@@ -28,6 +28,9 @@ use serde_json::{Value as Json, json};
 
 pub use error::LoadError;
 pub(crate) use loader::{Library, load};
+
+/// How long a plugin may take to look at new settings.
+const MOST_RECONFIGURING: Duration = Duration::from_secs(5);
 
 /// A plugin that was created. It stays loaded until the process ends.
 pub struct Plugin {
@@ -55,6 +58,27 @@ impl Plugin {
     #[must_use]
     pub fn settings(&self) -> &'static [Setting] {
         self.library.info.settings()
+    }
+
+    /// Those of them that [`Plugin::reconfigure`] applies.
+    pub(crate) fn live_settings(&self) -> Vec<&'static str> {
+        self.object.live_settings().iter().map(|key| key.as_str()).collect()
+    }
+
+    /// Hands the plugin new settings, on a thread that may block; one that hangs is left behind.
+    pub(crate) async fn reconfigure(self: &Arc<Self>, settings: String) -> Result<(), PluginError> {
+        let plugin = Arc::clone(self);
+        let asked = tokio::task::spawn_blocking(move || {
+            plugin.object.reconfigure(settings.as_str().into()).into_result()
+        });
+        match tokio::time::timeout(MOST_RECONFIGURING, asked).await {
+            Ok(Ok(taken)) => taken,
+            Ok(Err(_)) => Err(PluginError::new(ErrorKind::OTHER, "it could not be asked")),
+            Err(_) => {
+                let message = format_args!("no answer within {MOST_RECONFIGURING:?}");
+                Err(PluginError::new(ErrorKind::TIMEOUT, message))
+            }
+        }
     }
 
     pub(crate) fn server_layer(&self) -> Option<ServerLayerObject> {

@@ -1,36 +1,59 @@
 //! The host's log: `tracing` events as lines on standard error.
 
-use std::{fmt, io, panic};
+use std::{fmt, io, panic, sync::OnceLock};
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry,
     fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
+    layer::SubscriberExt as _,
     registry::LookupSpan,
+    reload,
 };
 
 use super::context;
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFilter, LogFormat};
+
+/// What is logged, replaceable while the host runs.
+type Filter = reload::Layer<EnvFilter, Registry>;
+
+/// The filter of the log that [`start`] has installed.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Starts the log. Called once, before anything is logged; a second call keeps the first log.
 pub(crate) fn start(log: &Log) {
-    let subscriber = subscriber(log, io::stderr);
+    let (filter, handle) = Filter::new(log.level.build());
+    let subscriber = subscriber(log.format, filter, io::stderr);
     // Another subscriber is there only when a service author installed one: then it is theirs.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        let _ = FILTER.set(handle);
+    }
     report_panics();
 }
 
-fn subscriber<W>(log: &Log, writer: W) -> Box<dyn Subscriber + Send + Sync>
+/// From now on `level` says what is logged. Without a log of the host's own it does nothing.
+pub(crate) fn set_level(level: &LogFilter) {
+    if let Some(filter) = FILTER.get() {
+        // It fails only where the log is gone, and then nobody reads what it would say.
+        let _ = filter.reload(level.build());
+    }
+}
+
+fn subscriber<W>(format: LogFormat, filter: Filter, writer: W) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_writer(writer).with_env_filter(log.level.build());
-    let format = log.format;
-    let correlated = |inner| Correlated { inner, format };
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
-        LogFormat::Text => Box::new(builder.with_ansi(false).map_event_format(correlated).finish()),
+        LogFormat::Text => {
+            let lines =
+                lines.with_ansi(false).map_event_format(|inner| Correlated { inner, format });
+            Box::new(Registry::default().with(lines.with_filter(filter)))
+        }
         LogFormat::Json => {
-            let builder = builder.json().flatten_event(true);
-            Box::new(builder.map_event_format(|inner| Correlated { inner, format }).finish())
+            let lines = lines.json().flatten_event(true);
+            let lines = lines.map_event_format(|inner| Correlated { inner, format });
+            Box::new(Registry::default().with(lines.with_filter(filter)))
         }
     }
 }
@@ -91,8 +114,8 @@ impl Captured {
     pub(crate) fn start(format: LogFormat) -> Self {
         let lines = std::sync::Arc::<std::sync::Mutex<Vec<u8>>>::default();
         let sink = std::sync::Arc::clone(&lines);
-        let log = Log { format, ..Log::default() };
-        let subscriber = subscriber(&log, move || Sink(std::sync::Arc::clone(&sink)));
+        let (filter, _) = Filter::new(Log::default().level.build());
+        let subscriber = subscriber(format, filter, move || Sink(std::sync::Arc::clone(&sink)));
         Self { lines, _scope: tracing::subscriber::set_default(subscriber) }
     }
 
