@@ -37,6 +37,7 @@ mod forward;
 mod log;
 mod policy;
 mod python;
+mod readme;
 mod receivers;
 mod stack;
 mod stop;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     let trials = [
         receivers::trials(),
         dependencies::trials(),
+        readme::trials(),
         commands::trials(),
         config::trials(),
         admin::trials(),

@@ -245,6 +245,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_sampled_allocates_nothing() {
+        let bench = Bench::new("parentbased_always_off");
+        let server = bench.server();
+        let client = bench.client();
+        let others = [Header::new("host", b"here"), Header::new("user-agent", b"curl/8")];
+        for headers in [&others[..], &[others[0], others[1], UNSAMPLED]] {
+            let head = RequestHead::new("GET", "/a", headers).with_query("b=1");
+            // The first of a thread seeds its random numbers.
+            drop(server.on_request(&head));
+            let count = allocation_counter::measure(|| {
+                let accepted = server.on_request(&head);
+                assert!(accepted.exchange.is_none() && accepted.context.span().is_valid());
+                assert!(client.follow(&head, &accepted.context, |_, _| ()).is_none());
+            });
+            assert_eq!(count.count_total, 0, "{headers:?}");
+        }
+    }
+
+    #[test]
     fn a_dropped_exchange_is_a_client_that_went_away_and_is_told_once() {
         let bench = Bench::new("always_on");
         let accepted = bench.server().on_request(&RequestHead::new("GET", "/", &[]));
