@@ -153,7 +153,7 @@ impl Client {
 }
 
 /// hyper's "client error (Connect)" and "tcp connect error" say nothing that `Connect` does not.
-fn root_cause(error: impl std::error::Error + Send + Sync + 'static) -> BoxError {
+pub(crate) fn root_cause(error: impl std::error::Error + Send + Sync + 'static) -> BoxError {
     let mut cause: &dyn std::error::Error = &error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -211,6 +211,8 @@ pub struct Discovery {
     pub advertise: Option<BaseUrl>,
     /// The instances of each service group; those of the same group in a store come before them.
     pub r#static: BTreeMap<String, Vec<BaseUrl>>,
+    /// The `etcd` backend.
+    pub etcd: Etcd,
 }
 
 impl Default for Discovery {
@@ -222,6 +224,7 @@ impl Default for Discovery {
             required: true,
             advertise: None,
             r#static: BTreeMap::new(),
+            etcd: Etcd::default(),
         }
     }
 }
@@ -233,6 +236,34 @@ pub enum Backend {
     /// The configuration itself.
     #[default]
     Static,
+    /// An etcd cluster.
+    Etcd,
+}
+
+/// `[discovery.etcd]`: an etcd cluster.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Etcd {
+    /// Its members; the next is asked when one does not answer.
+    pub endpoints: Vec<BaseUrl>,
+    /// What every key starts with.
+    pub prefix: String,
+    /// The user; nobody in particular when empty.
+    pub user: String,
+    /// The user's password.
+    pub password: String,
+}
+
+impl Default for Etcd {
+    fn default() -> Self {
+        let endpoint = BaseUrl::try_from("http://127.0.0.1:2379".to_owned());
+        Self {
+            endpoints: endpoint.into_iter().collect(),
+            prefix: "/host".to_owned(),
+            user: String::new(),
+            password: String::new(),
+        }
+    }
 }
 
 /// `[client]`: calls to other services.

@@ -206,7 +206,12 @@ impl Settings {
             }
             _ => lines.push(Effective {
                 key: key.to_owned(),
-                value: mask(&value.to_string()),
+                value: match value {
+                    Json::String(text) if key.ends_with("password") && !text.is_empty() => {
+                        "***".to_owned()
+                    }
+                    _ => mask(&value.to_string()),
+                },
                 source: self.source(key),
             }),
         }
@@ -278,6 +283,9 @@ impl Settings {
         }
         if matches!(discovery.backend, Backend::Static) {
             return Ok(());
+        }
+        if matches!(discovery.backend, Backend::Etcd) && discovery.etcd.endpoints.is_empty() {
+            return Err(self.error("discovery.etcd.endpoints", "wanted one URL at least"));
         }
         let group = &self.config.service.group;
         if group.is_empty() || group.contains(['/', ':']) {
@@ -394,8 +402,8 @@ mod tests {
                 "host.toml:2: log.format: wanted one of text, json, found \"xml\"",
             ),
             (
-                "[discovery]\nbackend = \"etcd\"",
-                "host.toml:2: discovery.backend: wanted one of static, found \"etcd\"",
+                "[discovery]\nbackend = \"zoo\"",
+                "host.toml:2: discovery.backend: wanted one of static, etcd, found \"zoo\"",
             ),
             ("[[route]]\nservice = \"a\"", "host.toml:1: route.0: the key \"path\" is missing"),
             (

@@ -54,7 +54,9 @@ impl Fleet {
         };
         let configured =
             config.r#static.iter().map(|(group, urls)| (group.clone(), instances(urls)));
-        let view = Arc::new(View::new(backend, keys, configured.collect()));
+        // Whoever lives has renewed its entry by then.
+        let grace = config.heartbeat * 3;
+        let view = Arc::new(View::new(backend, keys, configured.collect(), grace));
         let following = tokio::spawn(follow(Arc::clone(&store), Arc::clone(&view)));
         Self {
             backend,
@@ -84,6 +86,7 @@ impl Fleet {
 
     /// What the fleet wants of this group, always the newest: the text, TOML or JSON, that the
     /// store holds for it; nothing where it holds none. It stays while the store is away.
+    #[allow(dead_code, reason = "nobody merges them yet")]
     pub(crate) fn settings(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.view.settings()
     }
@@ -164,8 +167,10 @@ async fn follow(store: Arc<dyn Discovery>, view: Arc<View>) {
     let mut backoff = Backoff::default();
     loop {
         let began = Instant::now();
-        let error = store.follow(&view).await;
-        view.failed(Part::Following, &error);
+        tokio::select! {
+            error = store.follow(&view) => view.failed(Part::Following, &error),
+            () = view.forget() => {}
+        }
         backoff.wait(began).await;
     }
 }

@@ -2,9 +2,8 @@
 //!
 //! A backend is one file here, one variant of [`Backend`] and one arm of `connect`. It only speaks
 //! with its store; `Fleet` calls it again when it fails, and `View` keeps what it has said.
-#![allow(dead_code, reason = "the static store uses less than others do")]
-
 mod directory;
+mod etcd;
 mod fleet;
 mod health;
 mod instance;
@@ -74,5 +73,9 @@ pub struct DiscoveryError {
 fn connect(config: &config::Discovery, group: &str) -> (&'static str, Keys, Arc<dyn Discovery>) {
     match config.backend {
         Backend::Static => ("static", Keys::new("", '/', group), Arc::new(r#static::Static)),
+        Backend::Etcd => {
+            let keys = Keys::new(&config.etcd.prefix, '/', group);
+            ("etcd", keys, Arc::new(etcd::Etcd::new(&config.etcd)))
+        }
     }
 }

@@ -5,9 +5,13 @@ use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
 
 use super::{DiscoveryError, Groups, Instance, health, health::Health, health::Part, keys::Keys};
 
@@ -33,6 +37,10 @@ pub(super) struct View {
     health: watch::Sender<Health>,
     done: watch::Sender<Done>,
     lost: Notify,
+    /// How long what a store has lost is kept.
+    grace: Duration,
+    /// When what is kept is forgotten.
+    forgets: watch::Sender<Option<Instant>>,
 }
 
 /// What has been done at least once.
@@ -50,6 +58,10 @@ struct Table {
     entries: BTreeMap<String, Entry>,
     /// The key of this process' own entry, once it has one.
     own: Option<String>,
+    /// The store was away since the last snapshot.
+    broken: bool,
+    /// By key, what the store had before it was away, and has not now.
+    kept: BTreeMap<String, (String, Arc<Instance>)>,
 }
 
 enum Entry {
@@ -59,7 +71,12 @@ enum Entry {
 }
 
 impl View {
-    pub(super) fn new(backend: &'static str, keys: Keys, configured: Groups) -> Self {
+    pub(super) fn new(
+        backend: &'static str,
+        keys: Keys,
+        configured: Groups,
+        grace: Duration,
+    ) -> Self {
         Self {
             keys,
             table: Mutex::default(),
@@ -69,6 +86,8 @@ impl View {
             health: watch::Sender::new(Health::new(backend)),
             done: watch::Sender::default(),
             lost: Notify::new(),
+            grace,
+            forgets: watch::Sender::default(),
         }
     }
 
@@ -113,6 +132,9 @@ impl View {
 
     /// What was tried ended in this error.
     pub(super) fn failed(&self, part: Part, error: &DiscoveryError) {
+        if matches!(part, Part::Following) {
+            self.lock().broken = true;
+        }
         self.note(part, Err(error));
     }
 
@@ -143,8 +165,12 @@ impl View {
             } else {
                 let known = before.remove(&key);
                 let entry = self.read(&key, &value, known);
+                table.kept.remove(&key);
                 table.entries.insert(key, entry);
             }
+        }
+        if std::mem::take(&mut table.broken) {
+            self.keep(&mut table, before);
         }
         if table.own.as_ref().is_some_and(|own| !table.entries.contains_key(own)) {
             self.lost.notify_one();
@@ -165,10 +191,12 @@ impl View {
                 Change::Put(key, value) => {
                     let known = table.entries.remove(&key);
                     let entry = self.read(&key, &value, known);
+                    table.kept.remove(&key);
                     table.entries.insert(key, entry);
                 }
                 Change::Removed(key) => {
                     table.entries.remove(&key);
+                    table.kept.remove(&key);
                     if table.own.as_ref() == Some(&key) {
                         self.lost.notify_one();
                     }
@@ -176,6 +204,42 @@ impl View {
             }
         }
         self.publish(&table);
+    }
+
+    /// Keeps what is `missing` until it is time to forget it.
+    fn keep(&self, table: &mut Table, missing: BTreeMap<String, Entry>) {
+        for (key, entry) in missing {
+            if let Entry::Instance(group, instance) = entry {
+                table.kept.insert(key, (group, instance));
+            }
+        }
+        if !table.kept.is_empty() {
+            let kept = table.kept.len();
+            tracing::info!(
+                "discovery: the store has lost {kept} entries; kept for {:?}",
+                self.grace
+            );
+            self.forgets.send_replace(Some(Instant::now() + self.grace));
+        }
+    }
+
+    /// Forgets, for ever, what was kept for long enough.
+    pub(super) async fn forget(&self) {
+        let mut forgets = self.forgets.subscribe();
+        loop {
+            let at = *forgets.borrow_and_update();
+            let Some(at) = at else {
+                // The sender is our own.
+                let _ = forgets.changed().await;
+                continue;
+            };
+            if timeout_at(at, forgets.changed()).await.is_err() {
+                self.forgets.send_replace(None);
+                let mut table = self.lock();
+                table.kept.clear();
+                self.publish(&table);
+            }
+        }
     }
 
     /// The entry under `key`; the one that was `known` where it says the same.
@@ -204,13 +268,16 @@ impl View {
     }
 
     fn publish(&self, table: &Table) {
+        let held = table.entries.values().filter_map(|entry| match entry {
+            Entry::Instance(group, instance) => Some((group, instance)),
+            Entry::Unusable(_) => None,
+        });
+        let kept = table.kept.values().map(|(group, instance)| (group, instance));
         let mut groups = Groups::new();
-        for entry in table.entries.values() {
-            if let Entry::Instance(group, instance) = entry {
-                match groups.get_mut(group) {
-                    Some(instances) => instances.push(Arc::clone(instance)),
-                    None => drop(groups.insert(group.clone(), vec![Arc::clone(instance)])),
-                }
+        for (group, instance) in held.chain(kept) {
+            match groups.get_mut(group) {
+                Some(instances) => instances.push(Arc::clone(instance)),
+                None => drop(groups.insert(group.clone(), vec![Arc::clone(instance)])),
             }
         }
         for (group, instances) in &self.configured {
@@ -255,7 +322,7 @@ mod tests {
         let url = BaseUrl::try_from("http://fixed:1".to_owned()).unwrap();
         let configured =
             Groups::from([("a".to_owned(), vec![Arc::new(Instance::configured(url))])]);
-        View::new("test", Keys::new("/p", '/', "front"), configured)
+        View::new("test", Keys::new("/p", '/', "front"), configured, Duration::from_secs(3))
     }
 
     fn put(key: &str, value: &str) -> Change {
@@ -319,6 +386,30 @@ mod tests {
         assert_eq!(settings.borrow().as_deref(), Some(""));
         view.apply(vec![Change::Removed("/p/config/front".to_owned())]);
         assert_eq!(settings.borrow().as_deref(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_store_lost_while_it_was_away_is_kept_for_a_while() {
+        let view = view();
+        let away = DiscoveryError { backend: "test", message: String::new() };
+        view.snapshot(vec![entry("services/b/1", X), entry("services/b/2", X)]);
+        view.failed(Part::Following, &away);
+        view.snapshot(vec![entry("services/b/2", X)]);
+        let fixed = "a http://fixed:1/";
+        assert_eq!(told(&view), [fixed, "b 2", "b 1"]);
+        view.apply(vec![Change::Removed("/p/services/b/1".to_owned())]);
+        assert_eq!(told(&view), [fixed, "b 2"]);
+        view.failed(Part::Following, &away);
+        view.snapshot(Vec::new());
+        let forget = |seconds| tokio::time::timeout(Duration::from_secs(seconds), view.forget());
+        assert!(forget(2).await.is_err());
+        assert_eq!(told(&view), [fixed, "b 2"]);
+        assert!(forget(2).await.is_err());
+        assert_eq!(told(&view), [fixed]);
+        // Nobody was away: what is missing is gone.
+        view.snapshot(vec![entry("services/b/1", X)]);
+        view.snapshot(Vec::new());
+        assert_eq!(told(&view), [fixed]);
     }
 
     #[tokio::test]

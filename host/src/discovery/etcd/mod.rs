@@ -1,0 +1,131 @@
+//! etcd, version 3.4 or later: entries under leases, and a watch from the revision of a snapshot.
+//!
+//! The gateway is plain HTTP and JSON, so that nothing has to be generated from etcd's `.proto`
+//! files when this is built.
+
+mod gateway;
+mod wire;
+
+use std::{convert::Infallible, time::Duration};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use serde::de::IgnoredAny;
+use serde_json::json;
+
+use self::{
+    gateway::{Gateway, error},
+    wire::{Lease, Range, Read, Watched},
+};
+use super::{
+    Discovery, DiscoveryError, Registration,
+    view::{Change, View},
+};
+use crate::config;
+
+/// `[discovery.etcd]`.
+pub(super) struct Etcd(Gateway);
+
+impl Etcd {
+    pub(super) fn new(config: &config::Etcd) -> Self {
+        Self(Gateway::new(config))
+    }
+
+    async fn try_follow(&self, view: &View) -> Result<Infallible, DiscoveryError> {
+        let keys = view.keys();
+        let ranges = [Range::prefix(keys.services()), Range::key(keys.settings())];
+        loop {
+            let read: Read = self.0.call("/v3/kv/txn", &wire::read(&ranges)).await?;
+            let revision = read.header.revision;
+            view.snapshot(read.into_pairs().map(wire::KeyValue::into_pair).collect());
+            self.watch(&ranges, revision, view).await?;
+        }
+    }
+
+    /// Follows what comes after `revision` until that is forgotten.
+    async fn watch(
+        &self,
+        ranges: &[Range],
+        revision: i64,
+        view: &View,
+    ) -> Result<(), DiscoveryError> {
+        let mut stream = self.0.stream("/v3/watch", wire::watch(ranges, revision)).await?;
+        loop {
+            let watched: Watched = stream.next().await?;
+            if watched.compact_revision > 0 {
+                tracing::debug!("discovery: etcd: compacted since; reading all anew");
+                return Ok(());
+            }
+            if watched.canceled {
+                return Err(error("/v3/watch", watched.cancel_reason));
+            }
+            let changes = watched.events.into_iter().map(|event| {
+                let is_removal = event.is_removal();
+                let (key, value) = event.kv.into_pair();
+                if is_removal { Change::Removed(key) } else { Change::Put(key, value) }
+            });
+            view.apply(changes.collect());
+        }
+    }
+
+    async fn try_keep(
+        &self,
+        own: &Registration,
+        view: &View,
+    ) -> Result<Infallible, DiscoveryError> {
+        loop {
+            // etcd counts in seconds, and may grant more of them than it was asked for.
+            let wanted = own.time_to_live().as_secs_f64().ceil();
+            let grant = json!({ "TTL": format!("{wanted:.0}") });
+            let lease: Lease = self.0.call("/v3/lease/grant", &grant).await?;
+            let put = wire::put(&own.key, &own.value, &lease.id);
+            self.0.call::<IgnoredAny>("/v3/kv/put", &put).await?;
+            view.held(&own.key);
+            let granted = Duration::from_secs(u64::try_from(lease.ttl).unwrap_or(1));
+            self.renew(&lease, own.heartbeat.min(granted / 3), || view.held(&own.key)).await?;
+            tracing::info!("discovery: etcd: the lease has expired; registering anew");
+        }
+    }
+
+    /// Keeps the lease alive until etcd knows it no more.
+    async fn renew(
+        &self,
+        lease: &Lease,
+        every: Duration,
+        held: impl Fn(),
+    ) -> Result<(), DiscoveryError> {
+        let keep_alive = json!({ "ID": lease.id });
+        loop {
+            tokio::time::sleep(every).await;
+            let renewed: Lease = self.0.call_streamed("/v3/lease/keepalive", &keep_alive).await?;
+            if renewed.ttl == 0 {
+                return Ok(());
+            }
+            held();
+        }
+    }
+}
+
+impl Discovery for Etcd {
+    fn follow<'a>(&'a self, view: &'a View) -> BoxFuture<'a, DiscoveryError> {
+        self.try_follow(view)
+            .map(|ended| match ended {
+                Err(error) => error,
+            })
+            .boxed()
+    }
+
+    fn keep<'a>(&'a self, own: &'a Registration, view: &'a View) -> BoxFuture<'a, DiscoveryError> {
+        self.try_keep(own, view)
+            .map(|ended| match ended {
+                Err(error) => error,
+            })
+            .boxed()
+    }
+
+    fn withdraw<'a>(&'a self, own: &'a Registration) -> BoxFuture<'a, Result<(), DiscoveryError>> {
+        // Its lease expires by itself.
+        let range = json!(Range::key(&own.key));
+        async move { self.0.call::<IgnoredAny>("/v3/kv/deleterange", &range).await.map(drop) }
+            .boxed()
+    }
+}
