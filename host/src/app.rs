@@ -125,7 +125,7 @@ impl App {
         let mut signals = Signals::listen().map_err(internal)?;
         let config = self.settings.config();
         let (listener, admin_address) = listen("admin.listen", config.admin.listen).await?;
-        let fleet = Fleet::open(&config.discovery, &self.identity.group);
+        let fleet = self.open_fleet()?;
         let metrics = Arc::clone(&self.metrics);
         let admin = Arc::new(Admin::new(self.identity.clone(), metrics, fleet.health()));
         let _admin = serve_admin(&admin, listener);
@@ -179,7 +179,7 @@ impl App {
         B::Error: Into<BoxError>,
     {
         let config = self.settings.config();
-        let fleet = Fleet::open(&config.discovery, &self.identity.group);
+        let fleet = self.open_fleet()?;
         let ready = self.prepare(handler, &fleet).await?;
         let plugin = ready.plugin.clone();
         let timeout = config.client.connect_timeout;
@@ -234,6 +234,11 @@ impl App {
         let hooks = StackHooks { server: server.hooks(), client: client.hooks() };
         self.client.seal(client);
         Ok(Ready { directory, plugin, tls, live, server, client_layers, hooks })
+    }
+
+    fn open_fleet(&self) -> Result<Fleet, ConfigError> {
+        let fleet = Fleet::open(&self.settings.config().discovery, &self.identity.group);
+        fleet.map_err(|(section, error)| self.wrong_file(section, &error))
     }
 
     /// This process as others are to find it, where the listener got `address`.

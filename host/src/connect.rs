@@ -49,7 +49,7 @@ impl HttpClient {
 
 /// Makes the connections.
 #[derive(Clone)]
-struct Connector {
+pub(crate) struct Connector {
     http: HttpConnector,
     timeout: Duration,
     tls: ClientFiles,
@@ -59,12 +59,20 @@ struct Connector {
 }
 
 impl Connector {
-    fn new(timeout: Duration, tls: ClientFiles, alpn: &'static [&'static [u8]]) -> Self {
+    pub(crate) fn new(timeout: Duration, tls: ClientFiles, alpn: &'static [&'static [u8]]) -> Self {
         let mut http = HttpConnector::new();
         http.set_connect_timeout(Some(timeout));
         http.set_nodelay(true);
         http.enforce_http(false);
         Self { http, timeout, tls, alpn, https: Arc::default() }
+    }
+
+    /// Lets the system find out that the other end of a silent connection is gone.
+    pub(crate) fn keep_alive(mut self) -> Self {
+        self.http.set_keepalive(Some(Duration::from_secs(10)));
+        self.http.set_keepalive_interval(Some(Duration::from_secs(5)));
+        self.http.set_keepalive_retries(Some(3));
+        self
     }
 
     fn https(&self) -> io::Result<HttpsConnector<HttpConnector>> {

@@ -54,7 +54,7 @@ impl Config {
         let server = self.server.tls.iter_mut();
         let server = server
             .flat_map(|tls| [&mut tls.cert, &mut tls.key].into_iter().chain(&mut tls.client_ca));
-        for file in server.chain(self.client.tls.files()) {
+        for file in server.chain(self.client.tls.files()).chain(self.discovery.etcd.tls.files()) {
             *file = folder.join(&file);
         }
     }
@@ -252,6 +252,8 @@ pub struct Etcd {
     pub user: String,
     /// The user's password.
     pub password: String,
+    /// How `https` members are connected to.
+    pub tls: ClientTls,
 }
 
 impl Default for Etcd {
@@ -262,6 +264,7 @@ impl Default for Etcd {
             prefix: "/host".to_owned(),
             user: String::new(),
             password: String::new(),
+            tls: ClientTls::default(),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{
     health::Part,
     view::{Done, View},
 };
-use crate::config;
+use crate::{config, tls::TlsError};
 
 /// Waits between two attempts: the first, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -47,8 +47,14 @@ struct Own {
 
 impl Fleet {
     /// Follows the store from now on, as a host of the service group `group`.
-    pub(crate) fn open(config: &config::Discovery, group: &str) -> Self {
-        let (backend, keys, store) = connect(config, group);
+    ///
+    /// # Errors
+    /// The table of the store's settings, and a file of its `tls` that cannot be used.
+    pub(crate) fn open(
+        config: &config::Discovery,
+        group: &str,
+    ) -> Result<Self, (&'static str, TlsError)> {
+        let (backend, keys, store) = connect(config, group)?;
         let instances = |urls: &Vec<config::BaseUrl>| {
             urls.iter().map(|url| Arc::new(Instance::configured(url.clone()))).collect()
         };
@@ -58,7 +64,7 @@ impl Fleet {
         let grace = config.heartbeat * 3;
         let view = Arc::new(View::new(backend, keys, configured.collect(), grace));
         let following = tokio::spawn(follow(Arc::clone(&store), Arc::clone(&view)));
-        Self {
+        Ok(Self {
             backend,
             group: group.to_owned(),
             store,
@@ -68,7 +74,7 @@ impl Fleet {
             deadline: Instant::now() + config.start_timeout,
             own: Mutex::default(),
             _following: AbortOnDropHandle::new(following),
-        }
+        })
     }
 
     /// Waits until it is known what the store holds.

@@ -22,7 +22,10 @@ pub(crate) use health::Health;
 pub use instance::Instance;
 
 use self::{keys::Keys, view::View};
-use crate::config::{self, Backend};
+use crate::{
+    config::{self, Backend},
+    tls::TlsError,
+};
 
 /// The instances of every group that is known. An instance that stays the same stays the same
 /// `Arc`.
@@ -69,13 +72,19 @@ pub struct DiscoveryError {
     pub message: String,
 }
 
+/// A backend's name, its keys and itself.
+type Store = (&'static str, Keys, Arc<dyn Discovery>);
+
 /// The configured store, its name, and where it holds what for the service group `group`.
-fn connect(config: &config::Discovery, group: &str) -> (&'static str, Keys, Arc<dyn Discovery>) {
-    match config.backend {
+///
+/// # Errors
+/// The table of the store's settings, and a file of its `tls` that cannot be used.
+fn connect(config: &config::Discovery, group: &str) -> Result<Store, (&'static str, TlsError)> {
+    Ok(match config.backend {
         Backend::Static => ("static", Keys::new("", '/', group), Arc::new(r#static::Static)),
         Backend::Etcd => {
-            let keys = Keys::new(&config.etcd.prefix, '/', group);
-            ("etcd", keys, Arc::new(etcd::Etcd::new(&config.etcd)))
+            let etcd = etcd::Etcd::new(&config.etcd).map_err(|error| ("discovery.etcd", error))?;
+            ("etcd", Keys::new(&config.etcd.prefix, '/', group), Arc::new(etcd))
         }
-    }
+    })
 }

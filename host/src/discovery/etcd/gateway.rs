@@ -13,7 +13,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 use serde::de::DeserializeOwned;
@@ -23,7 +23,9 @@ use super::wire::{Refusal, Streamed, Token};
 use crate::{
     client::root_cause,
     config::{self, BaseUrl},
+    connect::Connector,
     discovery::DiscoveryError,
+    tls::ClientFiles,
 };
 
 /// How long an answer may take to come; the messages of a watch may take for ever.
@@ -39,18 +41,13 @@ pub(super) struct Gateway {
     current: AtomicUsize,
     login: Option<Json>,
     token: Mutex<Option<HeaderValue>>,
-    http: Client<HttpConnector, Full<Bytes>>,
+    http: Client<Connector, Full<Bytes>>,
 }
 
 impl Gateway {
-    pub(super) fn new(config: &config::Etcd) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(TIMEOUT));
-        connector.set_nodelay(true);
-        // A watch is silent while nothing changes: the system finds out that the other end is gone.
-        connector.set_keepalive(Some(Duration::from_secs(10)));
-        connector.set_keepalive_interval(Some(Duration::from_secs(5)));
-        connector.set_keepalive_retries(Some(3));
+    pub(super) fn new(config: &config::Etcd, tls: ClientFiles) -> Self {
+        // A watch is silent while nothing changes. Without ALPN's h2 every answer is HTTP/1.1.
+        let connector = Connector::new(TIMEOUT, tls, &[b"http/1.1"]).keep_alive();
         let http =
             Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         let login = json!({"name": config.user, "password": config.password});

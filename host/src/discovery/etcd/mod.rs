@@ -20,14 +20,21 @@ use super::{
     Discovery, DiscoveryError, Registration,
     view::{Change, View},
 };
-use crate::config;
+use crate::{
+    config,
+    tls::{ClientFiles, TlsError},
+};
 
 /// `[discovery.etcd]`.
 pub(super) struct Etcd(Gateway);
 
 impl Etcd {
-    pub(super) fn new(config: &config::Etcd) -> Self {
-        Self(Gateway::new(config))
+    /// A client that has asked nothing yet.
+    ///
+    /// # Errors
+    /// A file of `discovery.etcd.tls` that cannot be used.
+    pub(super) fn new(config: &config::Etcd) -> Result<Self, TlsError> {
+        Ok(Self(Gateway::new(config, ClientFiles::read(&config.tls)?)))
     }
 
     async fn try_follow(&self, view: &View) -> Result<Infallible, DiscoveryError> {
