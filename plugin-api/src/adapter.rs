@@ -311,3 +311,94 @@ impl<M: HeaderMap> AbiHeaderMap for Lent<'_, M> {
         guard::call(|| (), || self.0.append(name.as_str(), value.as_str()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{http::NoLayer, metrics::Visit};
+
+    struct Silent;
+
+    impl HostServices for Silent {
+        fn log(&self, _: Level, _: &str, _: &str) {}
+
+        fn service(&self) -> Service {
+            Service::default()
+        }
+    }
+
+    /// Panics wherever it is entered, but for its start.
+    struct Fragile;
+
+    impl Plugin for Fragile {
+        const NAME: &'static str = "fragile";
+        const VERSION: &'static str = "0";
+        type ServerLayer = NoLayer;
+        type ClientLayer = NoLayer;
+
+        fn create(_: &str, _: Host) -> Result<Self, PluginError> {
+            Ok(Self)
+        }
+
+        fn server_layer(&self) -> Option<NoLayer> {
+            panic!("server_layer")
+        }
+
+        fn client_layer(&self) -> Option<NoLayer> {
+            panic!("client_layer")
+        }
+
+        fn state(&self) -> State {
+            panic!("state")
+        }
+
+        fn status(&self) -> String {
+            panic!("status")
+        }
+
+        fn check(&self, _: Duration) -> Result<(), PluginError> {
+            panic!("check")
+        }
+
+        fn flush(&self, _: Duration) -> Result<(), PluginError> {
+            panic!("flush")
+        }
+
+        fn reconfigure(&self, _: &str) -> Result<(), PluginError> {
+            panic!("reconfigure")
+        }
+
+        fn shutdown(&self, _: Duration) -> Result<(), PluginError> {
+            panic!("shutdown")
+        }
+
+        fn metrics(&self, _: Visit<'_>) {
+            panic!("metrics")
+        }
+    }
+
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            panic!("drop")
+        }
+    }
+
+    #[test]
+    fn a_panic_in_any_method_of_a_plugin_is_an_answer() {
+        let plugin = plugin_object::<Fragile>("", host_object(Silent)).unwrap();
+        assert!(plugin.server_layer().is_none() && plugin.client_layer().is_none());
+        assert_eq!((plugin.state(), plugin.status().as_str()), (State::FAILED, "{}"));
+        plugin.metrics(lend_visitor(&mut LentVisitor(&mut |_| panic!("nothing is told"))));
+        for (place, answer) in [
+            ("check", plugin.check(1)),
+            ("flush", plugin.flush(1)),
+            ("reconfigure", plugin.reconfigure("{}".into())),
+            ("shutdown", plugin.shutdown(1)),
+        ] {
+            let error = answer.into_result().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PANIC);
+            assert_eq!(error.to_string(), format!("the plugin panicked in {place}"));
+        }
+        drop(plugin);
+    }
+}

@@ -60,6 +60,7 @@ pub(super) fn trials() -> Vec<Trial> {
         .chain(stops)
         .chain([
             row("panic in check", a_check_panics),
+            row("panic in metrics", the_figures_are_told_without_those_of_the_plugin),
             row("panic in state", || a_question_panics("state", "failed")),
             row("panic in status", || a_question_panics("status", "running")),
             row("panic in a plugin thread", || a_thread_panics("a guarded thread")),
@@ -192,6 +193,22 @@ async fn a_check_panics() {
     assert_eq!(output.code, 69, "{output:?}");
     assert_eq!(panics_at(&output.stderr, "check"), 1, "{output:?}");
     assert!(last_words(&output).ends_with("the plugin panicked in check"), "{output:?}");
+}
+
+async fn the_figures_are_told_without_those_of_the_plugin() {
+    let host = HostProcess::start(panicking("metrics")).await;
+    for _ in 0..2 {
+        let answer = host.ask("/metrics").await;
+        assert_eq!(answer.status, 200);
+        assert!(
+            answer.text().contains("\n# EOF") || answer.text().contains("# TYPE"),
+            "{answer:?}"
+        );
+    }
+    answers(&host).await;
+    assert!(host.plugin().await["panics"].as_u64().unwrap() >= 2);
+    assert!(logged(&host, "metrics").await > 0, "{}", host.stderr());
+    assert_eq!(host.stop().await.code, 0);
 }
 
 async fn a_question_panics(place: &'static str, state: &'static str) {
