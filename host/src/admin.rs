@@ -1,7 +1,6 @@
 //! What an operator asks a running host; on a listener of its own.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -15,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     Body, Identity, Plugin,
     config::Settings,
-    discovery::{Health, Instance},
+    discovery::Health,
     layers::StackHooks,
     metrics::{Exposition, Format, Metrics},
     stack::Directory,
@@ -128,11 +127,6 @@ impl Admin {
     }
 
     fn services(&self, started: &Started) -> Json {
-        let groups = started.directory.groups();
-        let groups: BTreeMap<&String, Vec<&Instance>> = groups
-            .iter()
-            .map(|(group, instances)| (group, instances.iter().map(AsRef::as_ref).collect()))
-            .collect();
         json!({
             "self": {
                 "id": self.identity.id,
@@ -141,7 +135,7 @@ impl Admin {
                 "version": self.identity.version,
                 "address": started.address,
             },
-            "groups": groups,
+            "groups": started.directory.table().report(),
         })
     }
 

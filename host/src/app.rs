@@ -214,7 +214,7 @@ impl App {
         }
 
         fleet.join().await?;
-        let directory = Directory::new(fleet.groups());
+        let directory = Directory::new(fleet.groups(), &config.client);
         self.metrics.observe(directory.clone(), fleet.health());
 
         let mut live = LiveSettings::start(&self.settings, fleet);

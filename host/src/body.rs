@@ -13,8 +13,14 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use tower::BoxError;
 
+use crate::discovery::Chosen;
+
 /// A message body. What comes from a socket is passed on without a box around it.
-pub struct Body(Kind);
+pub struct Body {
+    kind: Kind,
+    /// Of a response of an instance: it is in flight until its body has ended.
+    chosen: Option<Chosen>,
+}
 
 enum Kind {
     Full(Full<Bytes>),
@@ -26,7 +32,7 @@ impl Body {
     /// A body without a byte.
     #[must_use]
     pub fn empty() -> Self {
-        Self(Kind::Full(Full::default()))
+        Kind::Full(Full::default()).into()
     }
 
     /// Any body; one that is a `Body` already stays as it is.
@@ -40,8 +46,19 @@ impl Body {
             return own.take().unwrap_or_default();
         }
         body.map_or_else(Self::empty, |body| {
-            Self(Kind::Boxed(body.map_err(Into::into).boxed_unsync()))
+            Kind::Boxed(body.map_err(Into::into).boxed_unsync()).into()
         })
+    }
+
+    /// The body of a response of the instance that was `chosen`.
+    pub(crate) fn of(self, chosen: Chosen) -> Self {
+        Self { chosen: Some(chosen), ..self }
+    }
+}
+
+impl From<Kind> for Body {
+    fn from(kind: Kind) -> Self {
+        Self { kind, chosen: None }
     }
 }
 
@@ -59,13 +76,13 @@ impl Default for Body {
 
 impl From<Incoming> for Body {
     fn from(incoming: Incoming) -> Self {
-        Self(Kind::Incoming(incoming))
+        Kind::Incoming(incoming).into()
     }
 }
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self(Kind::Full(Full::new(bytes)))
+        Kind::Full(Full::new(bytes)).into()
     }
 }
 
@@ -89,15 +106,20 @@ impl http_body::Body for Body {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.get_mut().0 {
+        let this = self.get_mut();
+        let polled = match &mut this.kind {
             Kind::Full(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Boxed(body) => Pin::new(body).poll_frame(cx),
+        };
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            this.chosen = None;
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Full(body) => body.is_end_stream(),
             Kind::Incoming(body) => body.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
@@ -105,7 +127,7 @@ impl http_body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Full(body) => body.size_hint(),
             Kind::Incoming(body) => body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),

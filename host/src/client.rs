@@ -12,7 +12,8 @@ use tower::BoxError;
 use crate::{
     Body,
     config::BaseUrl,
-    layers::{Attempts, Failed, Repeat, is_request_body, within},
+    discovery::Chosen,
+    layers::{Attempts, Failed, is_request_body, within},
     stack::SealedClientStack,
 };
 
@@ -111,7 +112,8 @@ impl Client {
     /// [`telemetry::context`](crate::telemetry::context).
     ///
     /// A call that may be repeated is, up to `client.retries` times, each on another instance where
-    /// there is one: its method is idempotent, nothing of its body was read, and nothing came back.
+    /// there is one: nothing of its body was read, nothing came back, and either its method is
+    /// idempotent or no connection was made, so that nothing was sent.
     ///
     /// # Errors
     /// When no response head came; see [`CallError`]. A body that breaks later is an error of that
@@ -126,12 +128,12 @@ impl Client {
         let (retries, mut attempts, mut tried) = (stack.retries(), Attempts::default(), Vec::new());
         let repeat = retries.prepare(&mut request);
         loop {
-            let target = stack.balance(service, &tried)?;
+            let target = Target(stack.balance(service, &tried)?);
             let sent = stack.send(service, target.address(service, request)?, &mut attempts);
             let failed = match within(stack.timeout(), sent).await {
                 Ok(Ok(response)) => {
                     retries.answered();
-                    return Ok(attempts.answered(response));
+                    return Ok(target.answered(attempts.answered(response)));
                 }
                 Ok(Err(failed)) => failed,
                 Err(_) => {
@@ -139,14 +141,18 @@ impl Client {
                     return Err(target.timeout(service, stack.timeout()));
                 }
             };
-            let next = repeat.as_ref().filter(|_| failed.is_unanswered());
-            let next = next.and_then(Repeat::request).filter(|_| retries.allow(attempts.failed()));
+            let member = target.0.member();
+            if failed.is_unsent() {
+                stack.unreachable(service, member);
+            }
+            let repeat = repeat.as_ref();
+            let next = repeat.and_then(|repeat| retries.again(repeat, &failed, attempts.failed()));
             let Some(next) = next else {
                 return Err(target.failed(service, failed, &mut attempts));
             };
-            tracing::debug!(service, instance = ?target.0, "no answer; trying again");
+            tracing::debug!(service, instance = ?member, "no answer; trying again");
             attempts.retry(failed);
-            tried.push(target);
+            tried.push(member.clone());
             request = next;
         }
     }
@@ -161,13 +167,22 @@ pub(crate) fn root_cause(error: impl std::error::Error + Send + Sync + 'static) 
     cause.to_string().into()
 }
 
-/// The instance that a call goes to.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Target(pub(crate) BaseUrl);
+/// The instance that an attempt goes to, and is in flight on.
+struct Target(Chosen);
 
 impl Target {
+    fn url(&self) -> &BaseUrl {
+        &self.0.member().instance().url
+    }
+
     fn instance(&self) -> String {
-        self.0.uri().to_string()
+        self.url().uri().to_string()
+    }
+
+    /// The exchange is in flight on the instance until the response's body has ended.
+    fn answered(self, response: Response<Body>) -> Response<Body> {
+        self.0.answered();
+        response.map(|body| body.of(self.0))
     }
 
     fn timeout(&self, service: &str, timeout: Duration) -> CallError {
@@ -190,36 +205,36 @@ impl Target {
     /// the connection that the request came by.
     fn address(&self, service: &str, request: Request<Body>) -> Result<Request<Body>, CallError> {
         let (mut parts, body) = request.into_parts();
-        parts.uri = self
-            .join(&parts.uri)
+        parts.uri = join(self.url(), &parts.uri)
             .map_err(|source| CallError::Request { service: service.to_owned(), source })?;
         // Which version is spoken to an instance is the connection's business.
         parts.version = Version::HTTP_11;
-        parts.headers.insert(header::HOST, self.0.host().clone());
+        parts.headers.insert(header::HOST, self.url().host().clone());
         Ok(Request::from_parts(parts, body))
     }
+}
 
-    fn join(&self, target: &Uri) -> Result<Uri, http::Error> {
-        let base = self.0.uri().clone().into_parts();
-        let prefix = base.path_and_query.as_ref().map_or("", |path| path.path());
-        let own = target.path_and_query().cloned();
-        let path = match prefix.trim_end_matches('/') {
-            "" => own.unwrap_or_else(|| uri::PathAndQuery::from_static("/")),
-            prefix => {
-                let own = own.as_ref().map_or("/", uri::PathAndQuery::as_str);
-                uri::PathAndQuery::try_from(format!("{prefix}{own}"))?
-            }
-        };
-        let mut parts = uri::Parts::default();
-        parts.scheme = base.scheme;
-        parts.authority = base.authority;
-        parts.path_and_query = Some(path);
-        Ok(Uri::from_parts(parts)?)
-    }
+fn join(base: &BaseUrl, target: &Uri) -> Result<Uri, http::Error> {
+    let base = base.uri().clone().into_parts();
+    let prefix = base.path_and_query.as_ref().map_or("", |path| path.path());
+    let own = target.path_and_query().cloned();
+    let path = match prefix.trim_end_matches('/') {
+        "" => own.unwrap_or_else(|| uri::PathAndQuery::from_static("/")),
+        prefix => {
+            let own = own.as_ref().map_or("/", uri::PathAndQuery::as_str);
+            uri::PathAndQuery::try_from(format!("{prefix}{own}"))?
+        }
+    };
+    let mut parts = uri::Parts::default();
+    parts.scheme = base.scheme;
+    parts.authority = base.authority;
+    parts.path_and_query = Some(path);
+    Ok(Uri::from_parts(parts)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use http_body_util::BodyExt;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -230,7 +245,7 @@ mod tests {
     use super::*;
     use crate::{
         config,
-        discovery::{Groups, Instance},
+        discovery::{Groups, Instance, Member},
         layers::testing::Journal,
         stack::{ClientStack, Directory},
     };
@@ -243,23 +258,47 @@ mod tests {
             ("http://a:1/base/", "/x?y", "http://a:1/base/x?y"),
             ("http://a:1", "http://greeter/x", "http://a:1/x"),
         ] {
-            let target = Target(BaseUrl::try_from(base.to_owned()).unwrap());
-            let joined = target.join(&own.parse().unwrap()).unwrap();
-            assert_eq!(joined.to_string(), wanted, "{base} {own}");
+            let base = BaseUrl::try_from(base.to_owned()).unwrap();
+            let joined = join(&base, &own.parse().unwrap()).unwrap();
+            assert_eq!(joined.to_string(), wanted, "{base:?} {own}");
         }
     }
 
-    /// A client whose group `a` has these instances and whose plugin writes a journal.
-    fn client(config: &config::Client, instances: &[&str]) -> (Client, Journal) {
+    /// The group `a` of these instances.
+    fn group(instances: &[&str]) -> Arc<Groups> {
         let instance = |url: &&str| {
             Arc::new(Instance::configured(BaseUrl::try_from((*url).to_owned()).unwrap()))
         };
-        let groups = Groups::from([("a".to_owned(), instances.iter().map(instance).collect())]);
+        Arc::new(Groups::from([("a".to_owned(), instances.iter().map(instance).collect())]))
+    }
+
+    /// A client whose group `a` has these instances, each busier than the one before, and whose
+    /// plugin writes a journal.
+    fn client(config: &config::Client, instances: &[&str]) -> (Client, Journal) {
         let (journal, client) = (Journal::default(), Client::default());
         let mut stack = ClientStack::new(config).unwrap();
         stack.splice("scribe", journal.plugin("").client_layer().unwrap());
-        client.seal(stack.seal(Directory::new(watch::channel(Arc::new(groups)).1)));
+        let directory = Directory::new(watch::channel(group(instances)).1, config);
+        let table = directory.table();
+        let (_, members) = table.groups().next().unwrap();
+        for (index, member) in members.iter().enumerate() {
+            let url = &member.instance().url;
+            let others = members.iter().filter(|other| other.instance().url != *url);
+            let others: Vec<_> = others.cloned().collect();
+            // They are in flight for ever.
+            (0..index).for_each(|_| std::mem::forget(directory.choose("a", &others).unwrap()));
+        }
+        client.seal(stack.seal(directory));
         (client, journal)
+    }
+
+    /// A client without a plugin, and the directory that its calls go by.
+    fn sealed(instances: &[&str]) -> (Client, Directory) {
+        let config = config::Client::default();
+        let directory = Directory::new(watch::channel(group(instances)).1, &config);
+        let client = Client::default();
+        client.seal(ClientStack::new(&config).unwrap().seal(directory.clone()));
+        (client, directory)
     }
 
     /// An instance that reads so many bytes of every connection, sends these, and closes it.
@@ -336,8 +375,8 @@ mod tests {
         let (nonsense, reader) = (instance(1, "nonsense\r\n\r\n").await, instance(120, "").await);
         let none = config::Client { retries: 0, ..config.clone() };
         for (config, method, body, url, end) in [
-            (&config, "POST", "", NOBODY, "end connect failed"),
-            (&none, "GET", "", NOBODY, "end connect failed"),
+            (&config, "POST", BODY, &reader, "end upstream gone"),
+            (&none, "GET", "", &NOBODY.to_owned(), "end connect failed"),
             (&config, "GET", "", &nonsense, "end upstream gone"),
             (&config, "PUT", BODY, &reader, "end upstream gone"),
             (&config, "GET", "", &silent, "end timeout"),
@@ -368,6 +407,56 @@ mod tests {
         drop(told);
         let told = journal.take();
         assert_eq!(told, ["end client gone 0 0", "all: end client gone 0 0"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_not_sent_goes_to_another_instance_whatever_it_is() {
+        let other = instance(16, OK).await;
+        let (client, journal) = client(&config::Client::default(), &[NOBODY, &other]);
+        let response = client.call("a", request("POST", "four")).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
+        assert_eq!(journal.take()[1], "retry after connect failed 0 0");
+    }
+
+    /// How many requests are in flight on the instances of the group.
+    fn in_flight(directory: &Directory) -> u32 {
+        let table = directory.table();
+        table.groups().flat_map(|(_, members)| members).map(Member::in_flight).sum()
+    }
+
+    #[tokio::test]
+    async fn a_request_is_in_flight_until_its_response_has_ended() {
+        let url = instance(16, OK).await;
+        let (client, directory) = sealed(&[&url]);
+        for read in [true, false] {
+            let mut response = client.call("a", request("GET", "")).await.unwrap();
+            assert_eq!(in_flight(&directory), 1);
+            if read {
+                response.body_mut().collect().await.unwrap();
+                assert_eq!(in_flight(&directory), 0, "at its end");
+            }
+            drop(response);
+            assert_eq!(in_flight(&directory), 0, "when it is dropped");
+        }
+    }
+
+    #[tokio::test]
+    async fn ten_thousand_cancelled_calls_leave_nothing_in_flight() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let (client, directory) = sealed(&[NOBODY, &url]);
+        for _ in 0..100 {
+            let calls: Vec<_> = (0..100)
+                .map(|_| {
+                    let mut call = Box::pin(client.call("a", request("GET", "")));
+                    assert!((&mut call).now_or_never().is_none());
+                    call
+                })
+                .collect();
+            assert_eq!(in_flight(&directory), 100);
+            drop(calls);
+            assert_eq!(in_flight(&directory), 0);
+        }
     }
 
     #[tokio::test]

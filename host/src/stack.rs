@@ -50,11 +50,9 @@ use tower::{
 };
 
 use crate::{
-    Body, CallError,
-    client::Target,
-    config,
+    Body, CallError, config,
     connect::HttpClient,
-    discovery::Nobody,
+    discovery::{Chosen, Member, Nobody},
     layers::{
         AccessLog, Attempts, CatchPanicLayer, ClientExchange, ClientFuture, ErrorStatusLayer,
         Hooks, RequestIdLayer, Retries, ServerExchange, TimeoutLayer,
@@ -307,22 +305,19 @@ impl SealedClientStack {
     }
 
     /// An instance of the group `service`; none of those that were `tried`, where it has another.
-    pub(crate) fn balance(&self, service: &str, tried: &[Target]) -> Result<Target, CallError> {
-        let chosen = self.directory.choose(service, |instance| Target(instance.url.clone()));
-        let chosen = chosen.map_err(|nobody| {
+    pub(crate) fn balance(&self, service: &str, tried: &[Member]) -> Result<Chosen, CallError> {
+        self.directory.choose(service, tried).map_err(|nobody| {
             let reason = match nobody {
                 Nobody::UnknownGroup => "no such service group is known",
                 Nobody::EmptyGroup => "the group has no instance now",
             };
             CallError::NoInstance { service: service.to_owned(), reason }
-        })?;
-        if !tried.contains(&chosen) {
-            return Ok(chosen);
-        }
-        let groups = self.directory.groups();
-        let mut all = groups.get(service).into_iter().flatten();
-        let other = all.find(|instance| tried.iter().all(|Target(url)| *url != instance.url));
-        Ok(other.map_or(chosen, |instance| Target(instance.url.clone())))
+        })
+    }
+
+    /// No connection to the instance could be made.
+    pub(crate) fn unreachable(&self, service: &str, member: &Member) {
+        self.directory.unreachable(service, member);
     }
 
     pub(crate) const fn timeout(&self) -> Duration {

@@ -283,6 +283,12 @@ pub struct Client {
     pub request_timeout: Duration,
     /// How often a call that was not answered is made again.
     pub retries: u32,
+    /// So many connections in a row that could not be made eject an instance; 0: never.
+    pub eject_after: u32,
+    /// How long the first ejection lasts; each that follows it without an answer lasts twice as
+    /// long, up to a minute.
+    #[serde(with = "humantime_serde")]
+    pub eject_for: Duration,
 }
 
 impl Default for Client {
@@ -292,6 +298,8 @@ impl Default for Client {
             tls: ClientTls::default(),
             request_timeout: Duration::from_secs(30),
             retries: 2,
+            eject_after: 3,
+            eject_for: Duration::from_secs(1),
         }
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! A backend is one file here, one variant of [`Backend`] and one arm of `connect`. It only speaks
 //! with its store; `Fleet` calls it again when it fails, and `View` keeps what it has said.
+mod balance;
 mod directory;
 mod etcd;
 mod fleet;
 mod health;
 mod instance;
 mod keys;
+mod member;
 mod r#static;
 mod view;
 
@@ -15,11 +17,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
-pub use directory::Directory;
-pub(crate) use directory::Nobody;
+pub use directory::{Directory, Nobody};
 pub(crate) use fleet::Fleet;
 pub(crate) use health::Health;
 pub use instance::Instance;
+pub use member::{Chosen, Member};
 
 use self::{keys::Keys, view::View};
 use crate::{

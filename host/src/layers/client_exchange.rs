@@ -143,6 +143,11 @@ impl fmt::Debug for Failed {
 }
 
 impl Failed {
+    /// Whether no connection was made, so that nothing was sent.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.error.is_connect()
+    }
+
     /// Whether no byte of a response can have been acted on: no connection was made, or it broke
     /// before there was a head.
     pub(crate) fn is_unanswered(&self) -> bool {

@@ -27,7 +27,7 @@ pub(crate) use client_exchange::{Attempts, ClientExchange, ClientFuture, Failed,
 pub(crate) use error_status::ErrorStatusLayer;
 pub(crate) use hooks::{Hooks, StackHooks};
 pub(crate) use request_id::RequestIdLayer;
-pub(crate) use retry::{Repeat, Retries};
+pub(crate) use retry::Retries;
 pub(crate) use server_exchange::ServerExchange;
 use slow_hooks::SlowHooks;
 pub(crate) use timeout::{TimeoutLayer, within};

@@ -15,6 +15,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use smallvec::SmallVec;
 use tower::BoxError;
 
+use super::Failed;
 use crate::Body;
 
 /// The retries of one client.
@@ -32,11 +33,26 @@ impl Retries {
 
     /// What is needed to send `request` once more; `None` where it is sent once only.
     pub(crate) fn prepare(&self, request: &mut Request<Body>) -> Option<Repeat> {
-        (self.most > 0 && is_idempotent(request.method())).then(|| Repeat::of(request))
+        (self.most > 0).then(|| Repeat::of(request))
+    }
+
+    /// The request once more after an attempt that has `failed`, where that may be made now; it was
+    /// `resent` this many times already.
+    ///
+    /// What may do harm twice is only sent again where nothing of it was sent.
+    pub(crate) fn again(
+        &self,
+        repeat: &Repeat,
+        failed: &Failed,
+        resent: u32,
+    ) -> Option<Request<Body>> {
+        let is_harmless = is_idempotent(&repeat.method) && failed.is_unanswered();
+        let next = (is_harmless || failed.is_unsent()).then(|| repeat.request()).flatten();
+        next.filter(|_| self.allow(resent))
     }
 
     /// Whether another attempt may be made now, after one that was sent this many times already.
-    pub(crate) fn allow(&self, resent: u32) -> bool {
+    fn allow(&self, resent: u32) -> bool {
         resent < self.most && self.budget.withdraw()
     }
 
@@ -54,14 +70,14 @@ fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// Keeps retries from multiplying the load of services that are failing: a hundred at once, and
-/// then one for ten answers. tower's budget takes a lock and reads the clock for every request;
+/// Keeps retries from multiplying the load of services that are failing: a thousand at once, as all
+/// that is in flight on an instance fails when it dies, and then one for ten answers. tower's budget takes a lock and reads the clock for every request;
 /// this one is a load where all is well.
 #[derive(Debug)]
 struct Budget(AtomicU32);
 
 impl Budget {
-    const FULL: u32 = 1000;
+    const FULL: u32 = 10_000;
     const RETRY: u32 = 10;
 
     const fn full() -> Self {
@@ -107,7 +123,7 @@ impl Repeat {
     }
 
     /// The request once more, unless some of its body is gone.
-    pub(crate) fn request(&self) -> Option<Request<Body>> {
+    fn request(&self) -> Option<Request<Body>> {
         let body = match &self.body {
             Some(slot) => slot.lock().unwrap_or_else(PoisonError::into_inner).take()?,
             None => Body::empty(),
@@ -193,7 +209,6 @@ mod tests {
 
     #[test]
     fn only_what_does_no_harm_twice_is_repeated() {
-        let retries = Retries::new(1);
         for (method, is_repeated) in [
             ("GET", true),
             ("HEAD", true),
@@ -207,8 +222,8 @@ mod tests {
             ("get", false),
             ("PURGE", false),
         ] {
-            let prepared = retries.prepare(&mut request(method, ""));
-            assert_eq!(prepared.is_some(), is_repeated, "{method}");
+            let method = method.parse().unwrap();
+            assert_eq!(is_idempotent(&method), is_repeated, "{method}");
         }
         assert!(Retries::new(0).prepare(&mut request("GET", "")).is_none());
     }
@@ -245,12 +260,12 @@ mod tests {
     #[test]
     fn retries_are_a_share_of_the_answers() {
         let retries = Retries::new(2);
-        let allowed = |most: u32| (0..most).filter(|_| retries.allow(0)).count();
-        assert_eq!(allowed(1000), 100);
+        let allowed = || (0..5000).filter(|_| retries.allow(0)).count();
+        assert_eq!(allowed(), 1000);
         (0..25).for_each(|_| retries.answered());
-        assert_eq!(allowed(1000), 2);
+        assert_eq!(allowed(), 2);
         (0..100_000).for_each(|_| retries.answered());
-        assert_eq!(allowed(1000), 100, "no more than at the start");
+        assert_eq!(allowed(), 1000, "no more than at the start");
     }
 
     #[test]
