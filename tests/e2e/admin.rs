@@ -28,6 +28,13 @@ async fn services_names_this_instance_and_every_group() {
     for word in ["front", "front-7", "greeter", "127.0.0.1:7001", "storage", "127.0.0.1:7002"] {
         assert!(services.contains(word), "no {word} in {services}");
     }
+    let storage = &answer.json()["groups"]["storage"][0];
+    for (key, value) in
+        [("in-flight", json!(0)), ("failures", json!(0)), ("ejected-until", json!(null))]
+    {
+        assert_eq!(storage[key], value, "{key}");
+        assert!(storage.get(key).is_some(), "{key}");
+    }
 }
 
 async fn a_host_without_plugins_lists_none() {
