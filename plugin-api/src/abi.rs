@@ -135,6 +135,10 @@ pub trait AbiHost: Send + Sync {
     fn metrics(&self, visitor: AbiMetrics<'_>) {
         let _ = visitor;
     }
+    /// [`Host::folder`](crate::Host::folder)
+    fn folder(&self) -> RString {
+        RString::new()
+    }
 }
 
 /// [`Visit`](crate::metrics::Visit), as it crosses.

@@ -243,6 +243,10 @@ pub trait HostServices: Send + Sync + 'static {
     fn metrics(&self, visit: Visit<'_>) {
         let _ = visit;
     }
+    /// The folder that relative paths in settings start at.
+    fn folder(&self) -> String {
+        String::new()
+    }
 }
 
 /// Makes a host's services ready to cross.
@@ -261,6 +265,10 @@ impl<H: HostServices> AbiHost for Guarded<H> {
 
     fn metrics(&self, mut visitor: AbiMetrics<'_>) {
         self.call(|| (), |host| host.metrics(&mut |metric| visitor.metric(metric)));
+    }
+
+    fn folder(&self) -> RString {
+        self.call(RString::new, |host| host.folder().into())
     }
 }
 

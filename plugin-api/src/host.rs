@@ -76,6 +76,13 @@ impl Host {
     pub fn metrics(&self, visit: Visit<'_>) {
         self.0.metrics(lend_visitor(&mut LentVisitor(visit)));
     }
+
+    /// The folder that relative paths in settings start at: the one of the configuration file. Empty
+    /// (the working directory) where there is no file, and in a host older than 1.1.0.
+    #[must_use]
+    pub fn folder(&self) -> RString {
+        self.0.folder()
+    }
 }
 
 impl fmt::Debug for Host {

@@ -1,6 +1,7 @@
 //! The plugin's life: create, layers, status, flush, shutdown.
 
 use std::{
+    path::Path,
     sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime},
@@ -47,7 +48,8 @@ impl Plugin for Otel {
     type ClientLayer = Client;
 
     fn create(settings: &str, host: Host) -> Result<Self, PluginError> {
-        let config = read(settings)?;
+        let mut config = read(settings)?;
+        config.start_paths_at(Path::new(host.folder().as_str()));
         for warning in &config.warnings {
             host.log(Level::WARN, TARGET, warning);
         }
@@ -157,7 +159,7 @@ fn pipeline(
     host: &Host,
     resource: &Resource,
 ) -> Result<Arc<Pipeline>, PluginError> {
-    let exporter = Exporter::new(signal, destination, resource).map_err(failed)?;
+    let exporter = Exporter::new(signal, destination, resource)?;
     let pipeline = Pipeline::start(signal, destination, host.clone(), exporter);
     pipeline.map(Arc::new).map_err(|error| failed(format_args!("no export thread: {error}")))
 }

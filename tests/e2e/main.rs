@@ -33,6 +33,7 @@ mod conventions;
 mod curl;
 mod dependencies;
 mod ends;
+mod export_tls;
 mod forward;
 mod log;
 mod policy;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         bytes::trials(),
         upgrade::trials(),
         tls::trials(),
+        export_tls::trials(),
         log::trials(),
         trace::trials(),
         context::trials(),

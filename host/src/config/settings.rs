@@ -156,6 +156,11 @@ impl Settings {
         self.file.as_deref()
     }
 
+    /// The folder that relative paths start at: the file's; empty where there is no file.
+    pub(crate) fn folder(&self) -> &Path {
+        self.file().and_then(Path::parent).unwrap_or(Path::new(""))
+    }
+
     /// The plugin's own keys as a JSON object.
     pub(crate) fn plugin_json(&self) -> String {
         tree::table_to_json(&self.plugin).to_string()

@@ -57,10 +57,11 @@ pub(crate) fn load(
     metrics: Arc<Metrics>,
 ) -> Result<Plugin, LoadError> {
     let config = &settings.config().otel;
-    let path = resolve(&config.library, settings.file())?;
+    let path = resolve(&config.library, settings.folder())?;
     let library = open(&path, config.sha256.as_deref())?;
     settings.check_plugin_keys(library.info.settings()).map_err(LoadError::Setting)?;
-    let host = host_object(Services::new(identity.into(), metrics));
+    let folder = settings.folder().display().to_string();
+    let host = host_object(Services::new(identity.into(), folder, metrics));
     let created = (library.root.0.create())(settings.plugin_json().as_str().into(), host);
     let object = created.into_result().map_err(|error| match error.kind() {
         ErrorKind::SETTING => LoadError::Setting(settings.plugin_error(&error)),
@@ -71,9 +72,8 @@ pub(crate) fn load(
 
 /// A bare name is next to the binary, a path starts at the configuration file's folder. There is no
 /// search.
-fn resolve(library: &str, file: Option<&Path>) -> Result<PathBuf, LoadError> {
+fn resolve(library: &str, folder: &Path) -> Result<PathBuf, LoadError> {
     if library.contains('/') {
-        let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
         let path = folder.join(library);
         return Ok(std::path::absolute(&path).unwrap_or(path));
     }

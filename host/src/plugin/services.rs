@@ -17,13 +17,14 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// The host's side of [`plugin_api::Host`].
 pub(super) struct Services {
     service: Service,
+    folder: String,
     metrics: Arc<Metrics>,
     rate: Mutex<Rate>,
 }
 
 impl Services {
-    pub(super) fn new(service: Service, metrics: Arc<Metrics>) -> Self {
-        Self { service, metrics, rate: Mutex::new(Rate::new(Instant::now())) }
+    pub(super) fn new(service: Service, folder: String, metrics: Arc<Metrics>) -> Self {
+        Self { service, folder, metrics, rate: Mutex::new(Rate::new(Instant::now())) }
     }
 }
 
@@ -57,6 +58,10 @@ impl HostServices for Services {
 
     fn metrics(&self, visit: Visit<'_>) {
         self.metrics.visit(visit);
+    }
+
+    fn folder(&self) -> String {
+        self.folder.clone()
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     endpoint::{checked_url, export_url},
     parse::{self, Raw},
     read::Reader,
+    tls,
 };
 use crate::signal::Signal;
 
@@ -33,6 +34,7 @@ fn fill<E: Fn(&str) -> Option<String>>(
         exporter: reader.value("exporter", parse::exporter, Exporter::Otlp)?,
         endpoint: endpoint(reader, protocol)?,
         protocol,
+        tls: tls::read(reader)?,
         headers: headers(reader)?,
         timeout: reader.value("timeout", parse::duration, Duration::from_secs(10))?,
         gzip: reader.value("compression", parse::compression, false)?,

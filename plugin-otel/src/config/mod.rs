@@ -9,14 +9,18 @@ mod settings;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tls;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
 use http::HeaderMap;
 use plugin_api::{Level, PluginError};
 
 use self::read::Reader;
-pub(crate) use self::settings::SETTINGS;
+pub(crate) use self::{
+    settings::SETTINGS,
+    tls::{File, Tls},
+};
 use crate::{
     methods::KnownMethods, networks::Networks, policy::Policy, propagation::Propagators,
     redact::Redaction, response_header::ResponseHeader, sampling::Sampler, signal::Signal,
@@ -70,6 +74,8 @@ pub(crate) struct Destination {
     pub(crate) endpoint: String,
     /// How exports are sent.
     pub(crate) protocol: Protocol,
+    /// Files for an `https` endpoint.
+    pub(crate) tls: Tls,
     /// Sent with every export.
     pub(crate) headers: HeaderMap,
     /// For one export with its retries.
@@ -141,6 +147,13 @@ impl fmt::Display for Protocol {
 }
 
 impl Config {
+    /// Lets relative paths of settings start at `folder`.
+    pub(crate) fn start_paths_at(&mut self, folder: &Path) {
+        for destination in [&mut self.traces, &mut self.logs] {
+            destination.tls.start_paths_at(folder);
+        }
+    }
+
     /// Reads the settings (a JSON object), behind them the variables, behind them the defaults.
     ///
     /// A variable that is empty counts as not set. One whose number or name cannot be understood is

@@ -44,7 +44,8 @@ impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
         self.variable("OTEL_SDK_DISABLED").is_some_and(|text| parse::is_true(&text))
     }
 
-    fn variable(&self, name: &str) -> Option<String> {
+    /// The text of a variable that is set.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
         (self.env)(name).filter(|text| !text.trim().is_empty())
     }
 

@@ -17,6 +17,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("headers", "{}", "sent to the collector with every export")
         .or_variable("OTEL_EXPORTER_OTLP_TRACES_HEADERS OTEL_EXPORTER_OTLP_HEADERS")
         .secret(),
+    Setting::new(
+        "tls",
+        "{}",
+        "files in PEM for an https endpoint: { ca, cert, key }; ca in place of the system's roots",
+    )
+    .or_variable(
+        "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE OTEL_EXPORTER_OTLP_CERTIFICATE \
+         OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE \
+         OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY OTEL_EXPORTER_OTLP_CLIENT_KEY",
+    ),
     Setting::new("timeout", "\"10s\"", "for one export with its retries")
         .or_variable("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT OTEL_EXPORTER_OTLP_TIMEOUT"),
     Setting::new("compression", "\"none\"", "of exports: none or gzip")

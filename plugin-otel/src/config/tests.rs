@@ -207,9 +207,16 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     (r#"{"propagators": 1}"#, "propagators", "wanted a list of names, found 1"),
     (
-        r#"{"endpoint": "https://c:1"}"#,
+        r#"{"endpoint": "ftp://c:1"}"#,
         "endpoint",
-        "this version exports in plain text only: found \"https://c:1\"",
+        "wanted a URL such as \"http://localhost:4317\", found \"ftp://c:1\"",
+    ),
+    (r#"{"tls": {"ca": 1}}"#, "tls.ca", "wanted text"),
+    (r#"{"tls": {"cacert": "a"}}"#, "tls.cacert", "unknown setting"),
+    (
+        r#"{"endpoint": "https://"}"#,
+        "endpoint",
+        "wanted a URL such as \"http://localhost:4317\", found \"https://\"",
     ),
     (
         r#"{"endpoint": "c:4317"}"#,
@@ -306,7 +313,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     (r#"{"max-distinct": 0}"#, "max-distinct", "wanted a whole number above 0, found 0"),
     (r#"{"resource": {"a": 1}}"#, "resource.a", "wanted text"),
-    (r#"{"tls": {}}"#, "tls", "unknown setting"),
+    (r#"{"tlss": {}}"#, "tlss", "unknown setting"),
 ];
 
 #[test]
@@ -343,9 +350,9 @@ fn a_bad_variable_is_a_warning_and_the_next_one_or_the_default_holds() {
 
 #[test]
 fn a_bad_endpoint_variable_is_refused() {
-    let error = read("{}", &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:1")]).unwrap_err();
+    let error = read("{}", &[("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://c:1")]).unwrap_err();
     assert_eq!(error.key(), "endpoint");
-    assert!(error.message().starts_with("OTEL_EXPORTER_OTLP_ENDPOINT: this version exports"));
+    assert!(error.message().starts_with("OTEL_EXPORTER_OTLP_ENDPOINT: wanted a URL"));
 }
 
 #[test]
@@ -473,4 +480,27 @@ fn lists_of_names_are_read_from_lists_and_texts() {
     let methods = config.known_methods;
     assert_eq!((methods.known("BREW"), methods.known("POST")), (Some("BREW"), None));
     assert!(good(r#"{"known-methods": ["POST"]}"#, &[]).known_methods.known("POST").is_some());
+}
+
+#[test]
+fn a_file_for_tls_is_named_by_its_setting_or_the_first_of_its_variables() {
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "all.pem"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "traces.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "cert.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "key.pem"),
+    ];
+    let paths = |destination: &Destination| {
+        let Tls { ca, cert, key } = &destination.tls;
+        [ca, cert, key].map(|file| file.as_ref().unwrap().path.display().to_string())
+    };
+    let mut config = good("{}", &variables);
+    config.start_paths_at(std::path::Path::new("/there"));
+    assert_eq!(paths(&config.traces), ["traces.pem", "cert.pem", "key.pem"]);
+    assert_eq!(paths(&config.logs), ["all.pem", "cert.pem", "key.pem"]);
+
+    let mut config = good(r#"{"tls": {"ca": "/ca.pem", "cert": "own.pem"}}"#, &variables);
+    config.start_paths_at(std::path::Path::new("/there"));
+    assert_eq!(paths(&config.traces), ["/ca.pem", "/there/own.pem", "key.pem"]);
+    assert_eq!(good("{}", &[]).traces.tls, Tls::default());
 }

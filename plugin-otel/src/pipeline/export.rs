@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_sdk::Resource;
+use plugin_api::PluginError;
 use prost::Message as _;
 use serde_json::{Value, json};
 
@@ -89,12 +90,12 @@ impl Exporter {
     /// An exporter as the settings ask; connects to nothing yet.
     ///
     /// # Errors
-    /// What is wrong with the endpoint.
+    /// What is wrong with the endpoint or a file for TLS.
     pub(crate) fn new(
         signal: Signal,
         destination: &Destination,
         resource: &Resource,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, PluginError> {
         let way = match (destination.exporter, destination.protocol) {
             (config::Exporter::Otlp, Protocol::Grpc) => Way::Grpc(Grpc::new(signal, destination)?),
             (config::Exporter::Otlp, _) => Way::Http(Http::new(signal, destination)?),

@@ -14,6 +14,7 @@ use http::{
 };
 use http_body_util::Collected;
 use percent_encoding::percent_decode_str;
+use plugin_api::PluginError;
 use prost::Message;
 
 use super::{
@@ -59,13 +60,13 @@ impl Grpc {
     /// As the settings ask.
     ///
     /// # Errors
-    /// What is wrong with the endpoint.
-    pub(super) fn new(signal: Signal, destination: &Destination) -> Result<Self, String> {
+    /// What is wrong with the endpoint or a file for TLS.
+    pub(super) fn new(signal: Signal, destination: &Destination) -> Result<Self, PluginError> {
         let base = destination.endpoint.trim_end_matches('/');
         let uri = format!("{base}/{}", signal.method());
         Ok(Self {
-            transport: Transport::new(destination, true),
-            uri: uri.parse().map_err(|error| format!("endpoint: {error}"))?,
+            transport: Transport::new(destination, true)?,
+            uri: uri.parse().map_err(|error| PluginError::setting("endpoint", error))?,
         })
     }
 

@@ -6,6 +6,7 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 use http_body_util::Collected;
+use plugin_api::PluginError;
 use prost::Message;
 use serde_json::Value;
 
@@ -38,12 +39,12 @@ impl Http {
     /// As the settings ask.
     ///
     /// # Errors
-    /// What is wrong with the endpoint.
-    pub(super) fn new(signal: Signal, destination: &Destination) -> Result<Self, String> {
+    /// What is wrong with the endpoint or a file for TLS.
+    pub(super) fn new(signal: Signal, destination: &Destination) -> Result<Self, PluginError> {
         let endpoint = destination.endpoint.parse();
         Ok(Self {
-            transport: Transport::new(destination, false),
-            endpoint: endpoint.map_err(|error| format!("endpoint: {error}"))?,
+            transport: Transport::new(destination, false)?,
+            endpoint: endpoint.map_err(|error| PluginError::setting("endpoint", error))?,
             json: destination.protocol == Protocol::HttpJson,
             signal,
         })

@@ -20,6 +20,7 @@ mod queue;
 mod retry;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod transport;
 mod worker;
 

@@ -16,12 +16,15 @@ use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, Request, Response, header, header::USER_AGENT};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Collected, Limited};
+use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 
-use super::export::Failure;
+use plugin_api::PluginError;
+
+use super::{export::Failure, tls};
 use crate::config::Destination;
 
 /// A collector's answer holds at most a message; the limit is the one of the SDKs' own clients.
@@ -36,17 +39,22 @@ const LONGEST_REASON: usize = 300;
 
 /// A client for one collector.
 pub(super) struct Transport {
-    client: legacy::Client<HttpConnector, Payload>,
+    client: legacy::Client<HttpsConnector<HttpConnector>, Payload>,
     headers: HeaderMap,
     gzip: bool,
 }
 
 impl Transport {
     /// A client as the settings ask, which speaks HTTP/2 only or HTTP/1.1 only.
-    pub(super) fn new(destination: &Destination, http2: bool) -> Self {
+    ///
+    /// # Errors
+    /// A file for TLS that cannot be used.
+    pub(super) fn new(destination: &Destination, http2: bool) -> Result<Self, PluginError> {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(destination.timeout));
         connector.set_nodelay(true);
+        let alpn = if http2 { "h2" } else { "http/1.1" };
+        let connector = tls::connector(connector, destination, alpn.as_bytes())?;
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
@@ -59,7 +67,7 @@ impl Transport {
             "plugin-otel/",
             env!("CARGO_PKG_VERSION")
         )));
-        Self { client, headers, gzip: destination.gzip }
+        Ok(Self { client, headers, gzip: destination.gzip })
     }
 
     /// Whether exports are compressed.
