@@ -106,9 +106,32 @@ pub(crate) const fn text_len(key: &str, text: usize) -> usize {
     attribute_len(key, field_len(text))
 }
 
-/// Writes an attribute whose text comes in parts.
+/// Writes an attribute that is a text.
+///
+/// Nearly every attribute is so short that each length in it is one byte, so that what stands
+/// between key and text needs no loop.
 #[inline]
-pub(crate) fn text(out: &mut Vec<u8>, place: Place, key: &str, parts: &[&str]) {
+pub(crate) fn text(out: &mut Vec<u8>, place: Place, key: &str, text: &str) {
+    let [Some(message), Some(key_length), Some(value), Some(length)] =
+        [key.len() + text.len() + 6, key.len(), text.len() + 2, text.len()].map(one_byte)
+    else {
+        return concat(out, place, key, &[text]);
+    };
+    out.reserve(usize::from(message) + 2);
+    out.extend_from_slice(&[place as u8, message, 0x0a, key_length]);
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(&[0x12, value, 0x0a, length]);
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// A length whose varint is itself.
+const fn one_byte(length: usize) -> Option<u8> {
+    #[expect(clippy::cast_possible_truncation, reason = "it is less than 0x80")]
+    if length < 0x80 { Some(length as u8) } else { None }
+}
+
+/// Writes an attribute whose text comes in parts.
+pub(crate) fn concat(out: &mut Vec<u8>, place: Place, key: &str, parts: &[&str]) {
     let length = parts.iter().map(|part| part.len()).sum();
     attribute_head(out, place, key, field_len(length));
     head(out, 0x0a, length);
@@ -125,11 +148,21 @@ pub(crate) const fn number_len(key: &str, number: i64) -> usize {
 
 /// Writes an attribute that is a number.
 #[inline]
+#[expect(clippy::cast_possible_truncation, reason = "seven bits of each byte are meant")]
 pub(crate) fn number(out: &mut Vec<u8>, place: Place, key: &str, number: i64) {
     let number = number.cast_unsigned();
-    attribute_head(out, place, key, 1 + varint_len(number));
-    out.push(0x18);
-    varint(out, number);
+    // Ports, status codes and most sizes have two bytes.
+    let [low, high] = [number as u8 | 0x80, (number >> 7) as u8];
+    let message = one_byte(key.len() + 7).filter(|_| (0x80..0x4000).contains(&number));
+    let (Some(message), Some(key_length)) = (message, one_byte(key.len())) else {
+        attribute_head(out, place, key, 1 + varint_len(number));
+        out.push(0x18);
+        return varint(out, number);
+    };
+    out.reserve(usize::from(message) + 2);
+    out.extend_from_slice(&[place as u8, message, 0x0a, key_length]);
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(&[0x12, 3, 0x18, low, high]);
 }
 
 /// How long the attribute that [`flag`] writes is.
@@ -198,6 +231,11 @@ mod tests {
         (pair.key, pair.value.unwrap().value.unwrap())
     }
 
+    /// Numbers of every length.
+    fn any_number() -> impl Strategy<Value = i64> {
+        (any::<i64>(), 0..64).prop_map(|(number, shift)| number >> shift)
+    }
+
     proptest! {
         #[test]
         fn a_varint_is_as_long_as_announced_and_is_read_back(value: u64, shift in 0..64) {
@@ -210,14 +248,19 @@ mod tests {
 
         #[test]
         fn an_attribute_is_as_long_as_announced_and_is_read_back(
-            key in ".{0,200}", parts in prop::collection::vec(".{0,200}", 0..4), number_: i64,
+            key in ".{0,200}", parts in prop::collection::vec(".{0,200}", 0..4), number_ in any_number(),
             flag_: bool,
         ) {
             let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
             let mut out = Vec::new();
-            text(&mut out, Place::Span, &key, &parts);
-            prop_assert_eq!(out.len(), text_len(&key, parts.concat().len()));
-            prop_assert_eq!(read(&out), (key.clone(), Value::StringValue(parts.concat())));
+            let whole = parts.concat();
+            concat(&mut out, Place::Span, &key, &parts);
+            prop_assert_eq!(out.len(), text_len(&key, whole.len()));
+            prop_assert_eq!(read(&out), (key.clone(), Value::StringValue(whole.clone())));
+
+            let written = std::mem::take(&mut out);
+            text(&mut out, Place::Span, &key, &whole);
+            prop_assert_eq!(written, &out[..]);
 
             out.clear();
             number(&mut out, Place::Span, &key, number_);

@@ -98,11 +98,11 @@ mod tests {
         }
     }
 
-    /// The headers of a call that is made for an exchange with this context.
+    /// What a call that is made for an exchange with this context changes in headers that it brings.
     fn called(bench: &Bench, parent: &Context) -> Vec<String> {
         let mut lines = Lines::default();
         let mut lent = Lent(&mut lines);
-        let head = RequestHead::new("GET", "/", &[]);
+        let head = RequestHead::new("GET", "/", &FULL);
         drop(bench.client().on_request(&head, parent, &mut Headers::new(lend_headers(&mut lent))));
         lines.0
     }

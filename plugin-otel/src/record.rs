@@ -141,15 +141,24 @@ impl Record {
     /// Adds an attribute that is a text.
     #[inline]
     pub(crate) fn text(&mut self, key: &str, text: &str) {
-        self.concat(key, &[text]);
+        if let Some(out) = self.attribute(otlp::text_len(key, text.len())) {
+            otlp::text(out, Place::Span, key, text);
+        }
+    }
+
+    /// Adds an attribute that is a text, unless the text is empty.
+    #[inline]
+    pub(crate) fn text_if_any(&mut self, key: &str, text: &str) {
+        if !text.is_empty() {
+            self.text(key, text);
+        }
     }
 
     /// Adds an attribute that is a text in parts.
-    #[inline]
     pub(crate) fn concat(&mut self, key: &str, parts: &[&str]) {
         let length = parts.iter().map(|part| part.len()).sum();
         if let Some(out) = self.attribute(otlp::text_len(key, length)) {
-            otlp::text(out, Place::Span, key, parts);
+            otlp::concat(out, Place::Span, key, parts);
         }
     }
 
@@ -182,7 +191,7 @@ impl Record {
             otlp::bytes(out, 0x12, &to.span.span_id);
             otlp::bytes_if_any(out, 0x1a, to.tracestate.as_bytes());
             for (key, value) in attributes {
-                otlp::text(out, Place::Link, key, &[value]);
+                otlp::text(out, Place::Link, key, value);
             }
             otlp::fixed32(out, 0x35, flags(to.span.flags, to.is_remote));
         });

@@ -10,7 +10,6 @@ use super::{Follow, Tracing, recording::Recording};
 use crate::{
     propagation::PASSED_ON,
     record::{Kind, Record},
-    redact::Redaction,
     semconv,
 };
 
@@ -28,6 +27,8 @@ impl ClientLayer for Client {
         headers: &mut Headers<'_>,
     ) -> Option<ClientExchange> {
         self.follow(head, parent, |name, value| match value {
+            // Most requests have nothing that would have to go.
+            "" if head.headers().iter().all(|header| header.name() != name) => {}
             "" => headers.remove(name),
             value => headers.set(name, value),
         })
@@ -78,24 +79,19 @@ impl ClientExchange {
     ) -> Self {
         let known = tracing.known_methods.known(head.method());
         let name = tracing.known_methods.name_of(head.method());
-        let record = Record::begin(Kind::Client, context, parent, name, tracing.clock.now());
-        let mut recording = Recording::begin(tracing, context, record, follow);
-        recording.set_method(known, head.method());
-        set_full_url(&mut recording, &tracing.redaction, head);
-        recording.set_server(head.authority(), head.scheme());
-        recording.set_text(semconv::PEER_SERVICE, head.service());
+        let mut record = Record::begin(Kind::Client, context, parent, name, tracing.clock.now());
+        record.method(known, head.method());
+        let url = tracing.redaction.url(head.scheme(), head.authority(), head.path(), head.query());
+        record.concat(semconv::URL_FULL, &url.each_ref().map(|part| &**part));
+        record.server(head.authority(), head.scheme());
+        record.text_if_any(semconv::PEER_SERVICE, head.service());
         if head.resend_count() > 0 {
-            recording.set_number(semconv::HTTP_REQUEST_RESEND_COUNT, head.resend_count());
+            record.number(semconv::HTTP_REQUEST_RESEND_COUNT, head.resend_count().into());
         }
-        recording.set_request_headers(head.headers());
+        tracing.request_headers.record(tracing, head.headers(), &mut record);
+        let recording = Recording::begin(tracing, context, record, follow);
         Self { recording, role: Role::Attempt }
     }
-}
-
-/// The URL without credentials and secrets.
-fn set_full_url(recording: &mut Recording, redaction: &Redaction, head: &RequestHead<'_>) {
-    let url = redaction.url(head.scheme(), head.authority(), head.path(), head.query());
-    recording.set_concat(semconv::URL_FULL, &url.each_ref().map(|part| &**part));
 }
 
 impl Exchange for ClientExchange {

@@ -2,12 +2,12 @@
 
 use plugin_api::{Peer, Version};
 
-use super::recording::Recording;
-use crate::semconv;
+use crate::{record::Record, semconv, short::Short};
 
 /// The host and the port that a client named; the scheme's port where it named none.
 fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>) {
-    let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+    let place = memchr::memrchr(b'@', authority.as_bytes());
+    let place = place.map_or(authority, |at| &authority[at + 1..]);
     let default = match scheme {
         "http" => Some(80),
         "https" => Some(443),
@@ -15,37 +15,37 @@ fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>)
     };
     let (host, port) = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, rest)) => (host, rest.strip_prefix(':')),
-        None => match place.rsplit_once(':') {
-            Some((host, port)) => (host, Some(port)),
+        None => match memchr::memrchr(b':', place.as_bytes()) {
+            Some(colon) => (&place[..colon], Some(&place[colon + 1..])),
             None => (place, None),
         },
     };
     (host, port.map_or(default, |port| port.parse().ok()))
 }
 
-impl Recording {
-    pub(super) fn set_method(&mut self, known: Option<&str>, method: &str) {
+impl Record {
+    pub(super) fn method(&mut self, known: Option<&str>, method: &str) {
         match known {
-            Some(known) => self.set_text(semconv::HTTP_REQUEST_METHOD, known),
+            Some(known) => self.text(semconv::HTTP_REQUEST_METHOD, known),
             None => {
-                self.set_text(semconv::HTTP_REQUEST_METHOD, semconv::OTHER_METHOD);
-                self.set_text(semconv::HTTP_REQUEST_METHOD_ORIGINAL, method);
+                self.text(semconv::HTTP_REQUEST_METHOD, semconv::OTHER_METHOD);
+                self.text_if_any(semconv::HTTP_REQUEST_METHOD_ORIGINAL, method);
             }
         }
     }
 
-    pub(super) fn set_server(&mut self, authority: &str, scheme: &str) {
+    pub(super) fn server(&mut self, authority: &str, scheme: &str) {
         let (host, port) = host_and_port(authority, scheme);
         if host.is_empty() {
             return;
         }
-        self.set_text(semconv::SERVER_ADDRESS, host);
+        self.text(semconv::SERVER_ADDRESS, host);
         if let Some(port) = port {
-            self.set_number(semconv::SERVER_PORT, port);
+            self.number(semconv::SERVER_PORT, port.into());
         }
     }
 
-    pub(super) fn set_connection(&mut self, version: Version, peer: Peer) {
+    pub(super) fn connection(&mut self, version: Version, peer: Peer) {
         let version = match version {
             Version::HTTP_10 => "1.0",
             Version::HTTP_11 => "1.1",
@@ -53,10 +53,10 @@ impl Recording {
             Version::HTTP_3 => "3",
             _ => "",
         };
-        self.set_text(semconv::NETWORK_PROTOCOL_VERSION, version);
+        self.text_if_any(semconv::NETWORK_PROTOCOL_VERSION, version);
         if let Some(peer) = peer.address() {
-            self.set_shown(semconv::NETWORK_PEER_ADDRESS, peer.ip());
-            self.set_number(semconv::NETWORK_PEER_PORT, peer.port());
+            self.text(semconv::NETWORK_PEER_ADDRESS, &Short::of_address(peer.ip()));
+            self.number(semconv::NETWORK_PEER_PORT, peer.port().into());
         }
     }
 }

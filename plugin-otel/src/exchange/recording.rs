@@ -1,8 +1,8 @@
 //! A span under way.
 
-use std::{fmt::Display, sync::Arc};
+use std::sync::Arc;
 
-use plugin_api::{Context, End, Header, Outcome, ResponseHead};
+use plugin_api::{Context, End, Header, Outcome, Peer, ResponseHead, Version};
 
 use super::{
     Follow, Tracing,
@@ -89,21 +89,16 @@ impl Recording {
 
     /// An empty text is none.
     pub(super) fn set_text(&mut self, key: &str, text: &str) {
-        if let (Some(record), false) = (&mut self.record, text.is_empty()) {
-            record.text(key, text);
-        }
-    }
-
-    /// A text in parts, which need not be joined before.
-    pub(super) fn set_concat(&mut self, key: &str, parts: &[&str]) {
         if let Some(record) = &mut self.record {
-            record.concat(key, parts);
+            record.text_if_any(key, text);
         }
     }
 
-    /// Something short that is shown as a text, such as an address.
-    pub(super) fn set_shown(&mut self, key: &str, shown: impl Display) {
-        self.set_text(key, &Short::of(shown));
+    /// What the exchange goes by.
+    pub(super) fn set_connection(&mut self, version: Version, peer: Peer) {
+        if let Some(record) = &mut self.record {
+            record.connection(version, peer);
+        }
     }
 
     pub(super) fn set_flag(&mut self, key: &str, flag: bool) {
@@ -127,20 +122,12 @@ impl Recording {
         }
     }
 
-    /// The captured headers of the request.
-    pub(super) fn set_request_headers(&mut self, headers: &[Header<'_>]) {
-        if let Some(record) = &mut self.record {
-            self.tracing.request_headers.record(&self.tracing, headers, record);
-        }
-    }
-
     /// The response head has come or goes.
     pub(super) fn respond(&mut self, head: &ResponseHead<'_>) {
-        self.status = head.status();
-        self.set_number(semconv::HTTP_RESPONSE_STATUS_CODE, head.status());
-        self.grpc_status = GrpcStatus::among(head.headers());
+        self.judge(head);
         let now = self.tracing.clock.now();
         if let Some(record) = &mut self.record {
+            record.number(semconv::HTTP_RESPONSE_STATUS_CODE, head.status().into());
             let took = seconds(now.saturating_sub(record.start));
             record.fraction(semconv::EXCHANGE_TIME_TO_FIRST_BYTE, took);
             self.tracing.response_headers.record(&self.tracing, head.headers(), record);

@@ -13,6 +13,7 @@ use crate::{
     policy::Decision,
     record::{Kind, Record},
     semconv,
+    short::Short,
 };
 
 /// The part in incoming requests.
@@ -75,24 +76,24 @@ impl ServerExchange {
     ) -> Self {
         let known = tracing.known_methods.known(head.method());
         let method = tracing.known_methods.name_of(head.method());
-        let record = Record::begin(Kind::Server, context, parent, method, tracing.clock.now());
-        let mut recording = Recording::begin(tracing, context, record, follow);
+        let mut record = Record::begin(Kind::Server, context, parent, method, tracing.clock.now());
         let origin =
             forwarded::origin(head.headers(), head.peer().address(), &tracing.trusted_proxies);
         let scheme = origin.scheme.unwrap_or(head.scheme());
-        recording.set_method(known, head.method());
-        recording.set_text(semconv::URL_SCHEME, scheme);
-        recording.set_text(semconv::URL_PATH, &tracing.redaction.path(head.path()));
-        recording.set_text(semconv::URL_QUERY, &tracing.redaction.query(head.query()));
-        recording.set_server(origin.host.as_deref().unwrap_or(head.authority()), scheme);
-        recording.set_connection(head.version(), head.peer());
+        record.method(known, head.method());
+        record.text_if_any(semconv::URL_SCHEME, scheme);
+        record.text_if_any(semconv::URL_PATH, &tracing.redaction.path(head.path()));
+        record.text_if_any(semconv::URL_QUERY, &tracing.redaction.query(head.query()));
+        record.server(origin.host.as_deref().unwrap_or(head.authority()), scheme);
+        record.connection(head.version(), head.peer());
         if let Some(client) = origin.client {
-            recording.set_shown(semconv::CLIENT_ADDRESS, client);
+            record.text(semconv::CLIENT_ADDRESS, &Short::of_address(client));
         }
         if let Some(agent) = user_agent(head.headers()) {
-            recording.set_text(semconv::USER_AGENT_ORIGINAL, &agent);
+            record.text_if_any(semconv::USER_AGENT_ORIGINAL, &agent);
         }
-        recording.set_request_headers(head.headers());
+        tracing.request_headers.record(tracing, head.headers(), &mut record);
+        let recording = Recording::begin(tracing, context, record, follow);
         Self { recording, role: Role::Request { method, upgrade: "connect" } }
     }
 }

@@ -167,7 +167,7 @@ pub(super) fn attributes<'a>(
             Value::F64(fraction) => otlp::fraction(out, place, key, *fraction),
             Value::Array(list) => array(out, place, key, list),
             // A kind of value that a newer API brings is at least shown.
-            text => otlp::text(out, place, key, &[&text.as_str()]),
+            text => otlp::text(out, place, key, &text.as_str()),
         }
     }
 }
