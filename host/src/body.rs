@@ -35,6 +35,14 @@ impl Body {
         Kind::Full(Full::default()).into()
     }
 
+    /// A body of the host's own around another.
+    pub(crate) fn boxed<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
+    {
+        Self(Kind::Boxed(UnsyncBoxBody::new(body)))
+    }
+
     /// Any body; one that is a `Body` already stays as it is.
     pub fn new<B>(body: B) -> Self
     where

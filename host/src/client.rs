@@ -13,7 +13,7 @@ use crate::{
     Body,
     config::BaseUrl,
     discovery::Chosen,
-    layers::{Attempts, Failed, is_request_body, within},
+    layers::{Attempts, Failed, within},
     stack::SealedClientStack,
 };
 
@@ -192,25 +192,28 @@ impl Target {
     fn failed(&self, service: &str, failed: Failed, attempts: &mut Attempts) -> CallError {
         let error = failed.give_up(attempts);
         let (service, instance) = (service.to_owned(), self.instance());
-        if is_request_body(&error) {
-            CallError::RequestBody { service, source: error.into() }
+        if error.is_request_body() {
+            CallError::RequestBody { service, source: error.into_source() }
         } else if error.is_connect() {
             CallError::Connect { service, instance, source: root_cause(error) }
         } else {
-            CallError::Upstream { service, instance, source: error.into() }
+            CallError::Upstream { service, instance, source: error.into_source() }
         }
     }
 
     /// Puts the instance's address in front of the request's path, and takes out what belonged to
     /// the connection that the request came by.
-    fn address(&self, service: &str, request: Request<Body>) -> Result<Request<Body>, CallError> {
-        let (mut parts, body) = request.into_parts();
-        parts.uri = join(self.url(), &parts.uri)
+    fn address(
+        &self,
+        service: &str,
+        mut request: Request<Body>,
+    ) -> Result<Request<Body>, CallError> {
+        *request.uri_mut() = join(self.url(), request.uri())
             .map_err(|source| CallError::Request { service: service.to_owned(), source })?;
         // Which version is spoken to an instance is the connection's business.
-        parts.version = Version::HTTP_11;
-        parts.headers.insert(header::HOST, self.url().host().clone());
-        Ok(Request::from_parts(parts, body))
+        *request.version_mut() = Version::HTTP_11;
+        request.headers_mut().insert(header::HOST, self.url().host().clone());
+        Ok(request)
     }
 }
 

@@ -54,8 +54,8 @@ use crate::{
     connect::HttpClient,
     discovery::{Chosen, Member, Nobody},
     layers::{
-        AccessLog, Attempts, CatchPanicLayer, ClientExchange, ClientFuture, ErrorStatusLayer,
-        Hooks, RequestIdLayer, Retries, ServerExchange, TimeoutLayer,
+        AccessLog, Attempts, CatchPanicLayer, ClientExchange, ErrorStatusLayer, Failed, Hooks,
+        RequestIdLayer, Retries, ServerExchange, TimeoutLayer,
     },
     metrics::{Calls, Requests},
     tls::{ClientFiles, TlsError},
@@ -156,9 +156,7 @@ impl<H> ServerStack<H> {
         match self.spliced {
             None => SealedServerStack { service: Either::Right(service), layers: own.collect() },
             Some(Spliced { name, layer }) => SealedServerStack {
-                service: Either::Left(
-                    ServerExchange::new(service, Arc::new(layer)).measured_by(self.requests),
-                ),
+                service: Either::Left(ServerExchange::new(service, layer, self.requests)),
                 layers: std::iter::once(name).chain(own).collect(),
             },
         }
@@ -324,12 +322,12 @@ impl SealedClientStack {
         self.timeout
     }
 
-    pub(crate) fn send(
-        &self,
+    pub(crate) fn send<'a>(
+        &'a self,
         service: &str,
         request: Request<Body>,
         attempts: &mut Attempts,
-    ) -> ClientFuture {
+    ) -> impl Future<Output = Result<Response<Body>, Failed>> + use<'a> {
         self.exchange.send(service, request, attempts)
     }
 }

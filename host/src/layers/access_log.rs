@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use pin_project_lite::pin_project;
 use plugin_api::{Context, End, Outcome, Peer};
 use tower::Service;
@@ -38,10 +38,10 @@ where
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let version = request.version();
         let mut exchange = Exchange::new(Line::of(&request), request.method());
-        let request = request.map(|body| exchange.count_request(body));
+        exchange.count_request(request.body_mut());
         AccessFuture { inner: self.0.call(request), version, exchange: Some(exchange) }
     }
 }
@@ -112,10 +112,10 @@ impl Line {
 }
 
 impl Follower for Line {
-    fn on_response(&mut self, head: &response::Parts, _: Peer) {
-        self.status = Some(head.status);
+    fn on_response(&mut self, response: &Response<Body>, _: Peer) {
+        self.status = Some(response.status());
         // The layer below has given one to a request that came without.
-        self.request_id = head.headers.get(X_REQUEST_ID).cloned();
+        self.request_id = response.headers().get(X_REQUEST_ID).cloned();
     }
 
     fn on_trailers(&mut self, _: &HeaderMap) {}

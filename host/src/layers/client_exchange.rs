@@ -1,16 +1,8 @@
 //! The plugin's place in the client stack: innermost, so that every attempt is one exchange.
 
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
+use std::{fmt, future::Future, sync::Arc};
 
 use http::{Request, Response};
-use hyper_util::client::legacy::{Error as ClientError, ResponseFuture, connect::HttpInfo};
-use pin_project_lite::pin_project;
 use plugin_api::{
     Outcome, Peer, Version,
     abi::ClientLayerObject,
@@ -24,7 +16,12 @@ use super::{
     meter::Meter,
     recorder::{Recorded, Recorder},
 };
-use crate::{Body, connect::HttpClient, metrics::Calls, telemetry::context};
+use crate::{
+    Body,
+    connect::{Answer, HttpClient, SendError},
+    metrics::Calls,
+    telemetry::context,
+};
 
 /// Sends requests, and lets the plugin follow each where there is one.
 #[derive(Clone)]
@@ -51,38 +48,67 @@ impl ClientExchange {
     }
 
     /// Sends `request`, whose target is absolute, to an instance of the group `service`.
-    pub(crate) fn send(
-        &self,
+    pub(crate) fn send<'a>(
+        &'a self,
         service: &str,
-        request: Request<Body>,
+        mut request: Request<Body>,
         attempts: &mut Attempts,
-    ) -> ClientFuture {
-        let Some(plugin) = &self.plugin else {
-            return ClientFuture { inner: self.http.request(request), exchange: None };
-        };
-        let (mut parts, mut body) = request.into_parts();
-        let meter = Meter::of_call(self.calls.begin(&parts));
+    ) -> impl Future<Output = Result<Response<Body>, Failed>> + use<'a> {
+        let plugin = self.plugin.as_ref();
+        let exchange = plugin.map(|plugin| self.tell(plugin, service, &mut request, attempts));
+        attempt(&self.http, request, exchange)
+    }
+
+    /// Asks the plugin about `request`, which gets the headers of its context.
+    fn tell(
+        &self,
+        plugin: &ClientLayerObject,
+        service: &str,
+        request: &mut Request<Body>,
+        attempts: &mut Attempts,
+    ) -> Recorded {
+        let meter = Meter::of_call(self.calls.begin(request));
         let mut changes = head::Changes::default();
-        let followed = {
-            let headers = head::headers(&parts.headers);
-            let head = head::request(&parts, &headers).with_service(service);
+        let parent = attempts.parent();
+        let followed = head::with_headers(request.headers(), |headers| {
+            let head = head::request(request, headers).with_service(service);
             // The connection that a forwarded request came by is not the one that it goes by.
             let head = head.over(Version::HTTP_11, Peer::NONE).resent(attempts.failed);
-            let parent = attempts.parent();
             let mut lent = Lent(&mut changes);
             let lent = lend_headers(&mut lent);
             self.hooks.call(|| plugin.on_request(&head, &parent, lent).into_option())
-        };
-        changes.apply(&mut parts.headers);
-        let mut exchange = Recorder::follow(followed.flatten(), meter, &self.hooks, &parts.method);
+        });
+        changes.apply(request.headers_mut());
+        let mut exchange =
+            Recorder::follow(followed.flatten(), meter, &self.hooks, request.method());
         let context = exchange.follower().context();
         exchange.follower().measured_in(&context);
         for exchange in std::iter::once(&mut exchange).chain(&mut attempts.call) {
-            body = exchange.count_request(body);
+            exchange.count_request(request.body_mut());
             exchange.ends_otherwise(None);
         }
-        let inner = self.http.request(Request::from_parts(parts, body));
-        ClientFuture { inner, exchange: Some(exchange) }
+        exchange
+    }
+}
+
+/// One attempt on the wire, until its response head.
+async fn attempt(
+    http: &HttpClient,
+    request: Request<Body>,
+    mut exchange: Option<Recorded>,
+) -> Result<Response<Body>, Failed> {
+    match http.send(request).await {
+        Ok(Answer { response, peer }) => {
+            let response = response.map(Body::from);
+            let Some(exchange) = exchange else { return Ok(response) };
+            Ok(follow(exchange, response, peer))
+        }
+        Err(error) => {
+            if let Some(exchange) = &mut exchange {
+                exchange.ends_otherwise(Some(outcome(&error)));
+            }
+            Err(Failed { error, exchange })
+        }
     }
 }
 
@@ -119,7 +145,11 @@ impl Attempts {
 
     /// The last attempt was answered.
     pub(crate) fn answered(self, response: Response<Body>) -> Response<Body> {
-        follow(self.call, response)
+        match self.call {
+            // The last attempt has told by what it came.
+            Some(call) => follow(call, response, Peer::NONE),
+            None => response,
+        }
     }
 
     /// The last attempt has failed.
@@ -132,7 +162,7 @@ impl Attempts {
 
 /// An attempt without a response head. Dropped, it ends as what it is; see [`Attempts::retry`].
 pub(crate) struct Failed {
-    error: ClientError,
+    error: SendError,
     exchange: Option<Recorded>,
 }
 
@@ -148,72 +178,31 @@ impl Failed {
         self.error.is_connect()
     }
 
-    /// Whether no byte of a response can have been acted on: no connection was made, or it broke
-    /// before there was a head.
+    /// See [`SendError::is_unanswered`].
     pub(crate) fn is_unanswered(&self) -> bool {
-        let source = std::error::Error::source(&self.error);
-        let broke = |error: &hyper::Error| !error.is_user() && !error.is_parse();
-        self.error.is_connect()
-            || source.and_then(|source| source.downcast_ref()).is_some_and(broke)
+        self.error.is_unanswered()
     }
 
     /// The last attempt of its call: ends that too, and gives what hyper said.
-    pub(crate) fn give_up(self, attempts: &mut Attempts) -> ClientError {
+    pub(crate) fn give_up(self, attempts: &mut Attempts) -> SendError {
         attempts.end_as(outcome(&self.error));
         self.error
     }
 }
 
-pin_project! {
-    /// One attempt on the wire, until its response head.
-    pub(crate) struct ClientFuture {
-        #[pin]
-        inner: ResponseFuture,
-        exchange: Option<Recorded>,
-    }
-}
-
-impl Future for ClientFuture {
-    type Output = Result<Response<Body>, Failed>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let polled = ready!(this.inner.poll(cx));
-        let mut exchange = this.exchange.take();
-        Poll::Ready(match polled {
-            Ok(response) => Ok(follow(exchange, response.map(Body::from))),
-            Err(error) => {
-                if let Some(exchange) = &mut exchange {
-                    exchange.ends_otherwise(Some(outcome(&error)));
-                }
-                Err(Failed { error, exchange })
-            }
-        })
-    }
-}
-
-fn follow(exchange: Option<Recorded>, response: Response<Body>) -> Response<Body> {
-    let Some(exchange) = exchange else { return response };
-    let info: Option<&HttpInfo> = response.extensions().get();
-    let peer = info.map_or(Peer::NONE, |info| info.remote_addr().into());
+fn follow(exchange: Recorded, response: Response<Body>, peer: Peer) -> Response<Body> {
     let over = Over { version: response.version(), peer, context: None };
     exchange.respond(response, over)
 }
 
-fn outcome(error: &ClientError) -> Outcome {
-    if is_request_body(error) {
+fn outcome(error: &SendError) -> Outcome {
+    if error.is_request_body() {
         Outcome::CLIENT_GONE
     } else if error.is_connect() {
         Outcome::CONNECT_FAILED
     } else {
         Outcome::UPSTREAM_GONE
     }
-}
-
-/// Whether it was the request's own body that failed, and not the upstream.
-pub(crate) fn is_request_body(error: &ClientError) -> bool {
-    let source = std::error::Error::source(error);
-    source.and_then(|source| source.downcast_ref()).is_some_and(hyper::Error::is_user)
 }
 
 #[cfg(test)]
@@ -310,7 +299,7 @@ mod tests {
         *request.body_mut() = Body::new(http_body_util::StreamBody::new(broken));
         let attempt = &mut Attempts::default();
         let failed = exchange(&journal).send("greeter", request, attempt).await.err().unwrap();
-        assert!(is_request_body(&failed.error) && !failed.is_unanswered(), "{:?}", failed.error);
+        assert!(failed.error.is_request_body() && !failed.is_unanswered(), "{:?}", failed.error);
         drop(failed);
         assert!(journal.take()[1].starts_with("end client gone "));
     }
@@ -332,7 +321,8 @@ mod tests {
         let journal = Journal::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let place = listener.local_addr().unwrap().to_string();
-        let sent = exchange(&journal).send("greeter", get(&place), &mut Attempts::default());
+        let exchange = exchange(&journal);
+        let sent = exchange.send("greeter", get(&place), &mut Attempts::default());
         assert!(within(Duration::from_millis(50), sent).await.is_err());
         assert_eq!(journal.take()[1..], ["end timeout 0 0"]);
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, Version, response};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use plugin_api::{End, Outcome, Peer};
 use tower::BoxError;
@@ -25,7 +25,7 @@ pub(super) struct Ended(pub(super) Outcome);
 /// Whoever is told of an exchange: the plugin's recorder, or the access log.
 pub(super) trait Follower: Send + 'static {
     /// The response head is about to be sent, or has come.
-    fn on_response(&mut self, head: &response::Parts, peer: Peer);
+    fn on_response(&mut self, response: &Response<Body>, peer: Peer);
     /// The body has trailers.
     fn on_trailers(&mut self, trailers: &HeaderMap);
     /// The exchange is over; called once.
@@ -59,28 +59,30 @@ impl<F: Follower> Exchange<F> {
     }
 
     /// Counts the bytes of the request's body; an empty one costs nothing.
-    pub(super) fn count_request(&mut self, body: Body) -> Body {
+    pub(super) fn count_request(&mut self, body: &mut Body) {
         if body.is_end_stream() {
-            return body;
+            return;
         }
         let bytes = Arc::<AtomicU64>::default();
         self.request_bytes = Some(Arc::clone(&bytes));
-        Body::new(CountedBody { inner: body, bytes })
+        *body = Body::boxed(CountedBody { inner: std::mem::take(body), bytes });
     }
 
     /// Tells the response head and follows the body to its end. `over` is the connection that the
     /// response goes or comes by.
-    pub(super) fn respond(mut self, response: Response<Body>, over: Over) -> Response<Body> {
+    pub(super) fn respond(mut self, mut response: Response<Body>, over: Over) -> Response<Body> {
         let Over { version, peer, context } = over;
-        let (parts, inner) = response.into_parts();
-        self.follower.on_response(&parts, peer);
-        let outcome = parts.extensions.get().map_or(Outcome::COMPLETE, |Ended(outcome)| *outcome);
-        let unread = self.is_head || has_no_body(parts.status);
+        self.follower.on_response(&response, peer);
+        let ended = response.extensions().get();
+        let outcome = ended.map_or(Outcome::COMPLETE, |Ended(outcome)| *outcome);
+        let unread = self.is_head || has_no_body(response.status());
+        let inner = std::mem::take(response.body_mut());
         let expected = if unread { Some(0) } else { inner.size_hint().exact() };
         let may_have_trailers = version == Version::HTTP_2;
         let body =
             FollowedBody { inner, exchange: self, outcome, expected, may_have_trailers, context };
-        Response::from_parts(parts, Body::new(body))
+        *response.body_mut() = Body::boxed(body);
+        response
     }
 
     /// Tells the end; only the first one counts.

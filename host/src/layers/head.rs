@@ -1,16 +1,20 @@
 //! Heads of messages in the form that crosses to a plugin: everything borrowed, nothing copied.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header, request};
+use std::cell::RefCell;
+
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header::InvalidHeaderValue};
 use plugin_api::{Header, Peer, RequestHead, Version};
 use smallvec::SmallVec;
 
 use crate::server;
 
-/// Room for the headers of nearly every message on the stack: 2 KiB.
-pub(super) type Headers<'a> = SmallVec<[Header<'a>; 64]>;
-
-pub(super) fn headers(map: &HeaderMap) -> Headers<'_> {
-    map.iter().map(|(name, value)| Header::new(name.as_str(), value.as_bytes())).collect()
+/// Lends the headers to `body`. There is room for those of nearly every message on the stack: 2 KiB,
+/// which are not moved.
+pub(super) fn with_headers<R>(map: &HeaderMap, body: impl FnOnce(&[Header<'_>]) -> R) -> R {
+    let mut headers = SmallVec::<[Header<'_>; 64]>::new();
+    headers.extend(map.iter().map(|(name, value)| Header::new(name.as_str(), value.as_bytes())));
+    body(&headers)
 }
 
 pub(super) const fn version(version: http::Version) -> Version {
@@ -22,25 +26,32 @@ pub(super) const fn version(version: http::Version) -> Version {
     }
 }
 
-/// The head of an incoming or outgoing request.
-pub(super) fn request<'a>(parts: &'a request::Parts, headers: &'a [Header<'a>]) -> RequestHead<'a> {
-    let peer = parts.extensions.get().map_or(Peer::NONE, |server::Peer(peer)| Peer::from(*peer));
-    RequestHead::new(parts.method.as_str(), parts.uri.path(), headers)
-        .to(scheme(parts), authority(parts))
-        .with_query(parts.uri.query().unwrap_or_default())
-        .over(version(parts.version), peer)
+/// The head of an incoming or outgoing request, whose headers these are.
+pub(super) fn request<'a, B>(
+    request: &'a Request<B>,
+    headers: &'a [Header<'a>],
+) -> RequestHead<'a> {
+    let uri = request.uri();
+    let peer = request.extensions().get().map_or(Peer::NONE, |server::Peer(peer)| (*peer).into());
+    RequestHead::new(request.method().as_str(), uri.path(), headers)
+        .to(scheme(request), authority(request, headers))
+        .with_query(uri.query().unwrap_or_default())
+        .over(version(request.version()), peer)
 }
 
 /// HTTP/2 has the scheme in the target, HTTP/1.1 mostly nowhere: there the connection tells it.
-pub(super) fn scheme(parts: &request::Parts) -> &str {
-    let by_tls = || parts.extensions.get().is_some_and(|server::ByTls| true);
-    parts.uri.scheme_str().unwrap_or_else(|| if by_tls() { "https" } else { "http" })
+pub(super) fn scheme<B>(request: &Request<B>) -> &str {
+    let by_tls = || request.extensions().get().is_some_and(|server::ByTls| true);
+    request.uri().scheme_str().unwrap_or_else(|| if by_tls() { "https" } else { "http" })
 }
 
 /// HTTP/2 has the authority in the target, HTTP/1.1 mostly in `Host`: RFC 9110, section 7.2.
-fn authority(parts: &request::Parts) -> &str {
-    let host = || parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    parts.uri.authority().map(http::uri::Authority::as_str).or_else(host).unwrap_or_default()
+fn authority<'a, B>(request: &'a Request<B>, headers: &'a [Header<'a>]) -> &'a str {
+    if let Some(authority) = request.uri().authority() {
+        return authority.as_str();
+    }
+    let host = headers.iter().find(|header| header.name() == "host");
+    host.and_then(|host| std::str::from_utf8(host.value()).ok()).unwrap_or_default()
 }
 
 /// What a plugin wants changed in the headers of a message. The headers themselves are lent to it at
@@ -66,7 +77,7 @@ impl Changes {
     }
 
     fn push(&mut self, name: &str, value: &str, change: fn(HeaderValue) -> Change) {
-        match (header_name(name), HeaderValue::from_str(value)) {
+        match (header_name(name), header_value(value)) {
             (Some(name), Ok(value)) => self.0.push((name, change(value))),
             _ => tracing::warn!(name, "the plugin set a header that HTTP does not allow"),
         }
@@ -85,6 +96,26 @@ impl plugin_api::adapter::HeaderMap for Changes {
     fn append(&mut self, name: &str, value: &str) {
         self.push(name, value, Change::Append);
     }
+}
+
+/// How much room for values is made at a time.
+const ROOM: usize = 4096;
+
+thread_local! {
+    static VALUES: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
+/// Values stand one after the other in room that is made for dozens of them: an allocation for each
+/// would be the only one that an unrecorded request costs.
+fn header_value(value: &str) -> Result<HeaderValue, InvalidHeaderValue> {
+    let copy = VALUES.with_borrow_mut(|room| {
+        if room.capacity() < value.len() {
+            *room = BytesMut::with_capacity(ROOM.max(value.len()));
+        }
+        room.extend_from_slice(value.as_bytes());
+        room.split().freeze()
+    });
+    HeaderValue::from_maybe_shared(copy)
 }
 
 /// The names that propagation sets are ready-made: any other is allocated anew each time.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, header, response};
+use http::{HeaderMap, Response, header};
 use plugin_api::{End, SpanContext};
 
 use crate::metrics::{Call, Request};
@@ -49,12 +49,12 @@ impl Meter {
 
     /// A tunnel and a stream of events last as long as somebody wants them to: how long says nothing
     /// of how the service does.
-    pub(super) fn answered(&mut self, head: &response::Parts, is_tunnel: bool) {
+    pub(super) fn answered<B>(&mut self, response: &Response<B>, is_tunnel: bool) {
         match &mut self.side {
-            Side::Server(request) => request.answered(head.status),
-            Side::Client(call) => call.answered(head.status, head.version),
+            Side::Server(request) => request.answered(response.status()),
+            Side::Client(call) => call.answered(response.status(), response.version()),
         }
-        self.is_measured = !is_tunnel && !is_event_stream(&head.headers);
+        self.is_measured = !is_tunnel && !is_event_stream(response.headers());
     }
 
     /// The exchange is over.
@@ -79,7 +79,7 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 mod tests {
     use std::{convert::Infallible, future, time::Duration};
 
-    use http::{Request as HttpRequest, Response, Uri};
+    use http::{Request as HttpRequest, Uri};
     use http_body_util::BodyExt;
     use plugin_api::metrics::Exemplar;
     use tower::{ServiceExt, service_fn};
@@ -192,8 +192,7 @@ mod tests {
             let layer = Journal::default().plugin(settings).server_layer().unwrap();
             let handler =
                 service_fn(|_| async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) });
-            let service = ServerExchange::new(handler, Arc::new(layer));
-            let service = service.measured_by(Arc::clone(&requests));
+            let service = ServerExchange::new(handler, layer, Arc::clone(&requests));
             let response = service.oneshot(get("/")).await.unwrap();
             response.into_body().collect().await.unwrap();
             let mut named = Vec::new();

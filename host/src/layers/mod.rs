@@ -23,7 +23,7 @@ mod tunnel;
 
 pub(crate) use access_log::AccessLog;
 pub(crate) use catch_panic::CatchPanicLayer;
-pub(crate) use client_exchange::{Attempts, ClientExchange, ClientFuture, Failed, is_request_body};
+pub(crate) use client_exchange::{Attempts, ClientExchange, Failed};
 pub(crate) use error_status::ErrorStatusLayer;
 pub(crate) use hooks::{Hooks, StackHooks};
 pub(crate) use request_id::RequestIdLayer;

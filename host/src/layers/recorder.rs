@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Response, StatusCode, response};
+use http::{HeaderMap, Method, Response, StatusCode};
 use plugin_api::{Context, End, Outcome, Peer, ResponseHead, abi::ExchangeObject};
 
 use super::{
@@ -78,20 +78,23 @@ impl Recorder {
 }
 
 impl Follower for Recorder {
-    fn on_response(&mut self, head: &response::Parts, peer: Peer) {
-        let is_tunnel = self.ends_http(head.status);
+    fn on_response(&mut self, response: &Response<Body>, peer: Peer) {
+        let is_tunnel = self.ends_http(response.status());
         if let Some(meter) = &mut self.meter {
-            meter.answered(head, is_tunnel);
+            meter.answered(response, is_tunnel);
         }
         self.hook(|plugin| {
-            let headers = head::headers(&head.headers);
-            let told = ResponseHead::new(head.status.as_u16(), &headers);
-            plugin.on_response(&told.over(head::version(head.version), peer));
+            head::with_headers(response.headers(), |headers| {
+                let head = ResponseHead::new(response.status().as_u16(), headers);
+                plugin.on_response(&head.over(head::version(response.version()), peer));
+            });
         });
     }
 
     fn on_trailers(&mut self, trailers: &HeaderMap) {
-        self.hook(|plugin| plugin.on_trailers(head::headers(trailers).as_slice().into()));
+        self.hook(|plugin| {
+            head::with_headers(trailers, |trailers| plugin.on_trailers(trailers.into()));
+        });
     }
 
     fn on_end(&mut self, end: &End) {
@@ -118,14 +121,13 @@ impl Exchange<Recorder> {
 
     /// Tells the head of the response that ends HTTP; what the plugin answers follows the tunnel.
     pub(super) fn upgrade(mut self, response: Response<Body>) -> Response<Body> {
-        let (parts, body) = response.into_parts();
-        self.follower().on_response(&parts, Peer::NONE);
-        match parts.extensions.get::<tunnel::Followed>() {
+        self.follower().on_response(&response, Peer::NONE);
+        match response.extensions().get::<tunnel::Followed>() {
             Some(tunnel) => tunnel.by(self.upgraded()),
             // A handler has taken the connection by itself: nobody can tell its end.
             None => self.end(Outcome::COMPLETE),
         }
-        Response::from_parts(parts, body)
+        response
     }
 
     fn upgraded(&mut self) -> Option<Self> {

@@ -93,30 +93,36 @@ where
 /// request would ask the kernel for bytes every time.
 #[derive(Debug, Clone)]
 struct Ids {
-    process: [u8; 8],
+    process: [u8; DIGITS],
     next: Arc<AtomicU64>,
 }
+
+/// How many digits a 64-bit number has.
+const DIGITS: usize = 16;
 
 impl Ids {
     fn new() -> Self {
         let (process, _) = Uuid::new_v4().as_u64_pair();
-        Self { process: process.to_be_bytes(), next: Arc::default() }
+        Self { process: digits(process), next: Arc::default() }
     }
 
     fn next(&self) -> HeaderValue {
-        let count = self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        let mut text = [0; 32];
-        let bytes = self.process.iter().chain(&count);
-        for (digits, byte) in text.chunks_exact_mut(2).zip(bytes) {
-            digits.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
-        }
+        let count = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut text = [0; 2 * DIGITS];
+        text[..DIGITS].copy_from_slice(&self.process);
+        text[DIGITS..].copy_from_slice(&digits(count));
         // Hex digits are always a header's value.
         HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("none"))
     }
 }
 
-const fn digit(value: u8) -> u8 {
-    if value < 10 { b'0' + value } else { b'a' + value - 10 }
+fn digits(mut number: u64) -> [u8; DIGITS] {
+    let mut text = [0; DIGITS];
+    for digit in text.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
+        number >>= 4;
+    }
+    text
 }
 
 #[cfg(test)]

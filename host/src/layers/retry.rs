@@ -12,7 +12,6 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body::{Body as _, Frame, SizeHint};
-use smallvec::SmallVec;
 use tower::BoxError;
 
 use super::Failed;
@@ -99,12 +98,12 @@ impl Budget {
 
 /// A request that may be sent again.
 ///
-/// The headers stand here one by one and not as a map, whose copy would take two allocations for
-/// every request that is answered at once.
+/// The headers stand here one by one and not as a map, whose copy would take two allocations and
+/// a hash of each name for every request that is answered at once.
 pub(crate) struct Repeat {
     method: Method,
     uri: Uri,
-    headers: SmallVec<[(HeaderName, HeaderValue); 16]>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     /// Where the body comes back to; `None` where it is empty.
     body: Option<Slot>,
 }
@@ -155,7 +154,7 @@ fn lend(body: &mut Body) -> Option<Slot> {
 }
 
 fn lent(body: Body, slot: &Slot) -> Body {
-    Body::new(Lent { body, is_touched: false, slot: Arc::clone(slot) })
+    Body::boxed(Lent { body, is_touched: false, slot: Arc::clone(slot) })
 }
 
 /// A body that goes back to its slot when it is dropped as it came.

@@ -8,7 +8,7 @@ use std::{
     task::{self, Poll, ready},
 };
 
-use http::{HeaderMap, Request, Response, Version, request};
+use http::{HeaderMap, Request, Response, Version};
 use pin_project_lite::pin_project;
 use plugin_api::{
     Context, Peer,
@@ -34,35 +34,45 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct ServerExchange<S> {
     inner: S,
-    plugin: Arc<ServerLayerObject>,
+    spliced: Arc<Spliced>,
+}
+
+/// The plugin's layer and the host's way to it.
+struct Spliced {
+    plugin: ServerLayerObject,
     hooks: Arc<Hooks>,
     requests: Arc<Requests>,
 }
 
 impl<S> ServerExchange<S> {
-    pub(crate) fn new(inner: S, plugin: Arc<ServerLayerObject>) -> Self {
-        Self { inner, plugin, hooks: Arc::default(), requests: Arc::default() }
-    }
-
-    /// The same layer, whose measurements go there.
-    pub(crate) fn measured_by(self, requests: Arc<Requests>) -> Self {
-        Self { requests, ..self }
+    pub(crate) fn new(inner: S, plugin: ServerLayerObject, requests: Arc<Requests>) -> Self {
+        let hooks = Arc::default();
+        Self { inner, spliced: Arc::new(Spliced { plugin, hooks, requests }) }
     }
 
     /// The hooks of incoming requests.
-    pub(crate) const fn hooks(&self) -> &Arc<Hooks> {
-        &self.hooks
+    pub(crate) fn hooks(&self) -> &Arc<Hooks> {
+        &self.spliced.hooks
     }
 }
 
-impl<S> ServerExchange<S> {
-    fn accept(&self, parts: &request::Parts) -> (Context, Option<ExchangeObject>) {
-        let headers = head::headers(&parts.headers);
-        let head = head::request(parts, &headers);
-        let accepted = self.hooks.call(|| self.plugin.on_request(&head));
+impl Spliced {
+    fn accept(&self, request: &Request<Body>) -> (Context, Option<ExchangeObject>) {
+        let accepted = head::with_headers(request.headers(), |headers| {
+            let head = head::request(request, headers);
+            self.hooks.call(|| self.plugin.on_request(&head))
+        });
         accepted.map_or_else(Default::default, |AbiAccepted { context, exchange }| {
             (context, exchange.into_option())
         })
+    }
+
+    /// Lets the plugin tell the client of its trace, recorded or not.
+    fn tell_client(&self, context: &Context, headers: &mut HeaderMap) {
+        let mut changes = head::Changes::default();
+        let mut lent = Lent(&mut changes);
+        self.hooks.call(|| self.plugin.on_response(context, lend_headers(&mut lent)));
+        changes.apply(headers);
     }
 }
 
@@ -78,37 +88,18 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (mut parts, mut body) = request.into_parts();
-        let is_https = head::scheme(&parts) == "https";
-        let meter = Meter::of_request(self.requests.begin(&parts, is_https));
-        let (context, exchange) = self.accept(&parts);
-        let mut exchange = Recorder::follow(exchange, meter, &self.hooks, &parts.method);
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let Spliced { hooks, requests, .. } = &*self.spliced;
+        let meter = Meter::of_request(requests.begin(&request, head::scheme(&request) == "https"));
+        let (context, exchange) = self.spliced.accept(&request);
+        let mut exchange = Recorder::follow(exchange, meter, hooks, request.method());
         exchange.follower().measured_in(&context);
-        body = exchange.count_request(body);
-        parts.extensions.insert(context.clone());
-        let version = parts.version;
+        exchange.count_request(request.body_mut());
+        let version = request.version();
         let mut current = Some(Current { context, route: None });
-        let request = Request::from_parts(parts, body);
         let inner = context::enter(&mut current, || self.inner.call(request));
-        let teller = Teller { plugin: Arc::clone(&self.plugin), hooks: Arc::clone(&self.hooks) };
-        ServerFuture { inner, version, teller, current, exchange: Some(exchange) }
-    }
-}
-
-/// What is left of the layer once a request is on its way.
-struct Teller {
-    plugin: Arc<ServerLayerObject>,
-    hooks: Arc<Hooks>,
-}
-
-impl Teller {
-    /// Lets the plugin tell the client of its trace, recorded or not.
-    fn tell_client(&self, context: &Context, headers: &mut HeaderMap) {
-        let mut changes = head::Changes::default();
-        let mut lent = Lent(&mut changes);
-        self.hooks.call(|| self.plugin.on_response(context, lend_headers(&mut lent)));
-        changes.apply(headers);
+        let spliced = Arc::clone(&self.spliced);
+        ServerFuture { inner, version, spliced, current, exchange: Some(exchange) }
     }
 }
 
@@ -118,7 +109,7 @@ pin_project! {
         #[pin]
         inner: F,
         version: Version,
-        teller: Teller,
+        spliced: Arc<Spliced>,
         current: Option<Current>,
         exchange: Option<Recorded>,
     }
@@ -131,7 +122,7 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFu
         let this = self.project();
         let mut response = ready!(context::enter(this.current, || this.inner.poll(cx)))?;
         if let Some(current) = this.current {
-            this.teller.tell_client(&current.context, response.headers_mut());
+            this.spliced.tell_client(&current.context, response.headers_mut());
         }
         let Some(mut exchange) = this.exchange.take() else { return Poll::Ready(Ok(response)) };
         let current = this.current.take();
@@ -174,7 +165,7 @@ mod tests {
             let journal = Journal::default();
             let (handler, handle) = mock::pair();
             let inner = ErrorStatusLayer.layer(handler);
-            let service = ServerExchange::new(inner, journal.server_layer());
+            let service = ServerExchange::new(inner, journal.server_layer(), Arc::default());
             Self { journal, service, handle }
         }
 
@@ -218,7 +209,6 @@ mod tests {
         let request = request.body(Body::from("four")).unwrap();
         let Accepted { request, send, future } = bench.accepted(request).await;
         assert_eq!(bench.journal.take(), ["serve POST http://there:80/x ? y=z"]);
-        assert!(request.extensions().get::<plugin_api::Context>().is_some());
         request.into_body().collect().await.unwrap();
         send.send_response(Response::new(Body::from("hello")));
         let response = future.await.unwrap();
@@ -265,7 +255,7 @@ mod tests {
                 let response = Response::builder().header("server-timing", "db;dur=1");
                 Ok::<_, Infallible>(response.header("x-gone", "1").body(Body::empty()).unwrap())
             });
-            let service = ServerExchange::new(handler, Arc::new(layer));
+            let service = ServerExchange::new(handler, layer, Arc::default());
             let response = service.oneshot(Request::default()).await.unwrap();
             let headers = response.headers();
             assert_eq!(headers["traceresponse"], "of 2", "{settings}");
@@ -338,7 +328,7 @@ mod tests {
             context::set_route(&Arc::from("/a/{b}"));
             Ok::<_, Infallible>(Response::new(Body::empty()))
         });
-        let service = ServerExchange::new(handler, journal.server_layer());
+        let service = ServerExchange::new(handler, journal.server_layer(), Arc::default());
         drop(service.oneshot(Request::default()).await);
         let told = journal.take();
         assert_eq!(told[1..], ["route /a/{b}", "response 200", "end complete 0 0"]);
@@ -357,7 +347,7 @@ mod tests {
             tokio::task::yield_now().await;
             Ok::<_, Infallible>(Response::new(Body::empty()))
         });
-        let service = ServerExchange::new(handler, journal.server_layer());
+        let service = ServerExchange::new(handler, journal.server_layer(), Arc::default());
         let get = |path| service.clone().oneshot(Request::get(path).body(Body::empty()).unwrap());
         let (one, two) = tokio::join!(get("/one"), get("/two"));
         drop((one, two));

@@ -23,8 +23,8 @@ impl Journal {
         adapter::plugin_object::<Scribe>(settings, host).unwrap()
     }
 
-    pub(crate) fn server_layer(&self) -> Arc<ServerLayerObject> {
-        Arc::new(self.plugin("").server_layer().unwrap())
+    pub(crate) fn server_layer(&self) -> ServerLayerObject {
+        self.plugin("").server_layer().unwrap()
     }
 
     pub(crate) fn client_layer(&self) -> Arc<ClientLayerObject> {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{StatusCode, Version, request, uri::Authority};
+use http::{Request, StatusCode, Version, uri::Authority};
 use plugin_api::{
     End, SpanContext,
     metrics::{Attribute, Visit},
@@ -54,11 +54,11 @@ impl Key {
 
 impl Calls {
     /// An attempt begins.
-    pub(crate) fn begin(self: &Arc<Self>, head: &request::Parts) -> Call {
+    pub(crate) fn begin<B>(self: &Arc<Self>, head: &Request<B>) -> Call {
         let key = Key {
-            method: Method::of(&head.method),
-            is_https: head.uri.scheme_str() == Some("https"),
-            server: head.uri.authority().cloned(),
+            method: Method::of(head.method()),
+            is_https: head.uri().scheme_str() == Some("https"),
+            server: head.uri().authority().cloned(),
             answer: None,
             fault: None,
         };
@@ -124,7 +124,7 @@ mod tests {
             ),
         ] {
             let calls = Arc::<Calls>::default();
-            let head = http::Request::get(uri).body(()).unwrap().into_parts().0;
+            let head = http::Request::get(uri).body(()).unwrap();
             let mut call = calls.begin(&head);
             let status = status.map(|status| StatusCode::from_u16(status).unwrap());
             status.into_iter().for_each(|status| call.answered(status, Version::HTTP_11));

@@ -96,9 +96,9 @@ mod tests {
 
     use super::{testing::allocations, *};
 
-    fn head(path: &str) -> http::request::Parts {
+    fn head(path: &str) -> http::Request<()> {
         let uri = format!("http://there:80{path}");
-        http::Request::get(uri).body(()).unwrap().into_parts().0
+        http::Request::get(uri).body(()).unwrap()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use http::{StatusCode, Version, request};
+use http::{StatusCode, Version};
 use plugin_api::{
     End, SpanContext,
     metrics::{Attribute, Metric, MetricKind, Point, Visit},
@@ -69,11 +69,11 @@ impl Key {
 
 impl Requests {
     /// A request has come.
-    pub(crate) fn begin(self: &Arc<Self>, head: &request::Parts, is_https: bool) -> Request {
+    pub(crate) fn begin<B>(self: &Arc<Self>, head: &http::Request<B>, is_https: bool) -> Request {
         let key = Key {
-            method: Method::of(&head.method),
+            method: Method::of(head.method()),
             is_https,
-            version: head.version,
+            version: head.version(),
             status: None,
             route: None,
             fault: None,
@@ -162,8 +162,8 @@ mod tests {
     use super::*;
     use crate::metrics::testing::{Shown, shown};
 
-    fn head(method: &str, uri: &str) -> request::Parts {
-        http::Request::builder().method(method).uri(uri).body(()).unwrap().into_parts().0
+    fn head(method: &str, uri: &str) -> http::Request<()> {
+        http::Request::builder().method(method).uri(uri).body(()).unwrap()
     }
 
     fn all(requests: &Requests) -> Vec<Shown> {

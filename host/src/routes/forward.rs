@@ -40,8 +40,11 @@ pub(super) async fn forward(
     {
         *request.uri_mut() = Uri::from(path);
     }
-    let upgrade = Upgrade::of(&mut request);
-    strip(request.headers_mut());
+    let mut upgrade = None;
+    if has_hop_by_hop(request.headers()) {
+        upgrade = Upgrade::of(&mut request);
+        strip(request.headers_mut());
+    }
     join_cookies(request.headers_mut());
     if let Some(upgrade) = &upgrade {
         ask(request.headers_mut(), &upgrade.protocol);
@@ -50,7 +53,9 @@ pub(super) async fn forward(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return switched(&service, upgrade, response).await;
     }
-    strip(response.headers_mut());
+    if has_hop_by_hop(response.headers()) {
+        strip(response.headers_mut());
+    }
     // A service may speak an older version than our client does.
     *response.version_mut() = Version::HTTP_11;
     Ok(response)
@@ -110,10 +115,11 @@ async fn switched(
 
 /// Most messages have nothing to take out, so one look over the names comes first: eight look-ups
 /// would cost as much as the rest of the forwarding.
+fn has_hop_by_hop(headers: &HeaderMap) -> bool {
+    headers.keys().any(is_hop_by_hop)
+}
+
 fn strip(headers: &mut HeaderMap) {
-    if !headers.keys().any(is_hop_by_hop) {
-        return;
-    }
     let mut names = named_by_connection(headers);
     names.extend(headers.keys().filter(|name| is_hop_by_hop(name)).cloned());
     for name in names {
@@ -123,6 +129,10 @@ fn strip(headers: &mut HeaderMap) {
 
 /// HTTP/2 may have cut the cookies into several lines, HTTP/1.1 has one: RFC 9113, section 8.2.3.
 fn join_cookies(headers: &mut HeaderMap) {
+    // As above: a look over the names is less than one look-up.
+    if !headers.keys().any(|name| *name == header::COOKIE) {
+        return;
+    }
     let lines = headers.get_all(header::COOKIE);
     if lines.iter().nth(1).is_none() {
         return;

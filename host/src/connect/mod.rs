@@ -1,0 +1,193 @@
+//! Connections to instances, kept for the next request, and TLS where the URL wants it.
+
+mod pool;
+
+use std::{
+    error::Error,
+    io,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, Response, Uri, header::UPGRADE, uri::Scheme};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::{
+    client::legacy::{
+        self, Client,
+        connect::{HttpConnector, HttpInfo},
+    },
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+};
+use plugin_api::Peer;
+use tokio::net::TcpStream;
+use tower::{BoxError, Service};
+
+use self::pool::Pool;
+
+use crate::{Body, config, tls::ClientFiles};
+
+/// A request that brought no response head.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// No connection could be made.
+    #[error("no connection")]
+    Connect(#[source] BoxError),
+    /// The connection broke, or what came was no response.
+    #[error("no response")]
+    Exchange(#[source] hyper::Error),
+    /// Either of them, over TLS.
+    #[error(transparent)]
+    Tls(legacy::Error),
+}
+
+impl SendError {
+    pub(crate) fn is_connect(&self) -> bool {
+        match self {
+            Self::Connect(_) => true,
+            Self::Exchange(_) => false,
+            Self::Tls(error) => error.is_connect(),
+        }
+    }
+
+    fn of_hyper(&self) -> Option<&hyper::Error> {
+        match self {
+            Self::Connect(_) => None,
+            Self::Exchange(error) => Some(error),
+            Self::Tls(error) => error.source().and_then(|source| source.downcast_ref()),
+        }
+    }
+
+    /// Whether it was the request's own body that failed, and not the upstream.
+    pub(crate) fn is_request_body(&self) -> bool {
+        self.of_hyper().is_some_and(hyper::Error::is_user)
+    }
+
+    /// Whether no byte of a response can have been acted on: no connection was made, or it broke
+    /// before there was a head.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        let broke = |error: &hyper::Error| !error.is_user() && !error.is_parse();
+        self.is_connect() || self.of_hyper().is_some_and(broke)
+    }
+
+    /// What went wrong, without saying again where.
+    pub(crate) fn into_source(self) -> BoxError {
+        match self {
+            Self::Connect(source) => source,
+            Self::Exchange(source) => source.into(),
+            Self::Tls(source) => source.into(),
+        }
+    }
+}
+
+/// A response, and the other end of the connection that it came by.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) peer: Peer,
+}
+
+/// The connections to all instances.
+#[derive(Clone)]
+pub(crate) struct HttpClient {
+    plain: Pool,
+    tls: Client<Connector, Body>,
+    /// HTTP/2 has no upgrades, so they go by connections on which it was not offered.
+    tls_upgrades: Client<Connector, Body>,
+}
+
+impl HttpClient {
+    /// A client without a connection yet.
+    pub(crate) fn new(config: &config::Client, tls: &ClientFiles) -> Self {
+        let client = |alpn| {
+            let connector = Connector::new(config.connect_timeout, tls.clone(), alpn);
+            Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)
+        };
+        Self {
+            plain: Pool::new(config),
+            tls: client(&[b"h2", b"http/1.1"]),
+            tls_upgrades: client(&[b"http/1.1"]),
+        }
+    }
+
+    /// Sends `request`, whose target is absolute, and waits for the response head.
+    ///
+    /// # Errors
+    /// There is none; see [`SendError`].
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Answer, SendError> {
+        if request.uri().scheme() != Some(&Scheme::HTTPS) {
+            let (response, peer) = self.plain.send(request).await?;
+            return Ok(Answer { response, peer: peer.into() });
+        }
+        let is_upgrade = request.headers().contains_key(UPGRADE);
+        let client = if is_upgrade { &self.tls_upgrades } else { &self.tls };
+        let response = client.request(request).await.map_err(SendError::Tls)?;
+        let info: Option<&HttpInfo> = response.extensions().get();
+        let peer = info.map_or(Peer::NONE, |info| info.remote_addr().into());
+        Ok(Answer { response, peer })
+    }
+}
+
+/// Makes the connections.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    http: HttpConnector,
+    timeout: Duration,
+    tls: ClientFiles,
+    alpn: &'static [&'static [u8]],
+    /// Made for the first `https` URL: whoever calls none pays for no root certificates.
+    https: Arc<OnceLock<HttpsConnector<HttpConnector>>>,
+}
+
+impl Connector {
+    pub(crate) fn new(timeout: Duration, tls: ClientFiles, alpn: &'static [&'static [u8]]) -> Self {
+        let mut http = HttpConnector::new();
+        http.set_connect_timeout(Some(timeout));
+        http.set_nodelay(true);
+        http.enforce_http(false);
+        Self { http, timeout, tls, alpn, https: Arc::default() }
+    }
+
+    /// Lets the system find out that the other end of a silent connection is gone.
+    pub(crate) fn keep_alive(mut self) -> Self {
+        self.http.set_keepalive(Some(Duration::from_secs(10)));
+        self.http.set_keepalive_interval(Some(Duration::from_secs(5)));
+        self.http.set_keepalive_retries(Some(3));
+        self
+    }
+
+    fn https(&self) -> io::Result<HttpsConnector<HttpConnector>> {
+        if let Some(https) = self.https.get() {
+            return Ok(https.clone());
+        }
+        let mut config = self.tls.config()?;
+        config.alpn_protocols = self.alpn.iter().map(|name| name.to_vec()).collect();
+        let made = HttpsConnector::from((self.http.clone(), config));
+        Ok(self.https.get_or_init(|| made).clone())
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(ready!(self.http.poll_ready(cx))?))
+    }
+
+    fn call(&mut self, url: Uri) -> Self::Future {
+        if url.scheme() != Some(&Scheme::HTTPS) {
+            let connection = self.http.call(url);
+            return Box::pin(async { Ok(MaybeHttpsStream::Http(connection.await?)) });
+        }
+        let (https, timeout) = (self.https(), self.timeout);
+        Box::pin(async move {
+            let connection = https?.call(url);
+            let late = |_| io::Error::other(format!("no TLS connection within {timeout:?}"));
+            tokio::time::timeout(timeout, connection).await.map_err(late)?
+        })
+    }
+}

@@ -1,0 +1,308 @@
+//! Connections to instances: each carries one request at a time and is kept for the next one.
+//!
+//! hyper-util has such a pool, too. Its clones, boxes and hashes for every request were a fifth of what
+//! a forwarded request costs in user space.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use http::{
+    Request, Response, Uri,
+    uri::{Authority, Scheme},
+};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use tokio::{net::TcpStream, time::Instant};
+use tower::{BoxError, Service};
+
+use super::SendError;
+use crate::{Body, config};
+
+/// How long a connection is kept that nobody needs.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// The connections of one client; clones share them.
+#[derive(Clone)]
+pub(crate) struct Pool(Arc<Inner>);
+
+struct Inner {
+    connector: HttpConnector,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// The newest last. A connection whose response body is still on its way is among them, and is
+    /// not ready until that has ended. By `host:port` as it stands in URLs: an `Authority` hashes
+    /// itself byte by byte.
+    by_place: HashMap<Box<str>, Vec<Connection>>,
+    is_swept: bool,
+}
+
+struct Connection {
+    sender: http1::SendRequest<Body>,
+    peer: SocketAddr,
+    since: Instant,
+}
+
+impl Kept {
+    /// The connection that was used last of those that are ready.
+    fn take(&mut self, place: &str) -> Option<Connection> {
+        let connections = self.by_place.get_mut(place)?;
+        let mut index = connections.len();
+        while index > 0 {
+            index -= 1;
+            let sender = &connections[index].sender;
+            if sender.is_ready() {
+                return Some(connections.remove(index));
+            }
+            if sender.is_closed() {
+                connections.remove(index);
+            }
+        }
+        None
+    }
+
+    fn is_empty(&self, place: &str) -> bool {
+        self.by_place.get(place).is_none_or(Vec::is_empty)
+    }
+
+    fn put(&mut self, place: &str, connection: Connection) {
+        match self.by_place.get_mut(place) {
+            Some(connections) => connections.push(connection),
+            None => _ = self.by_place.insert(place.into(), vec![connection]),
+        }
+    }
+
+    /// Drops what is closed or has not been used for too long.
+    fn sweep(&mut self) {
+        self.by_place.retain(|_, connections| {
+            connections.retain(|Connection { sender, since, .. }| {
+                !sender.is_closed() && since.elapsed() < IDLE_TIMEOUT
+            });
+            !connections.is_empty()
+        });
+    }
+}
+
+impl Pool {
+    /// No connections yet, and the limits of `[client]` for those to come.
+    pub(crate) fn new(config: &config::Client) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(config.connect_timeout));
+        connector.set_nodelay(true);
+        Self(Arc::new(Inner { connector, kept: Mutex::default() }))
+    }
+
+    /// Sends `request`, whose target is absolute, and waits for the response head; tells the other end
+    /// of the connection, too.
+    ///
+    /// Where it is dropped before, the connection is closed: its peer might still answer.
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<(Response<Incoming>, SocketAddr), SendError> {
+        let parts = std::mem::take(request.uri_mut()).into_parts();
+        let Some(place) = parts.authority else {
+            return Err(SendError::Connect("the request's target names no place".into()));
+        };
+        *request.uri_mut() = parts.path_and_query.map(Uri::from).unwrap_or_default();
+        loop {
+            let kept = self.kept(place.as_str()).await;
+            let is_kept = kept.is_some();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.connect(&place).await?,
+            };
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => {
+                    let peer = connection.peer;
+                    if !connection.sender.is_closed() {
+                        connection.since = Instant::now();
+                        self.0.kept().put(place.as_str(), connection);
+                    }
+                    return Ok((response, peer));
+                }
+                Err(mut error) => match error.take_message() {
+                    // It was closed while nobody looked, and nothing was written.
+                    Some(unsent) if is_kept => request = unsent,
+                    _ => return Err(SendError::Exchange(error.into_error())),
+                },
+            }
+        }
+    }
+
+    /// A kept connection that is ready.
+    async fn kept(&self, place: &str) -> Option<Connection> {
+        let kept = self.0.kept().take(place);
+        if kept.is_some() || self.0.kept().is_empty(place) {
+            return kept;
+        }
+        // A response that was read to its end just now: its connection is ready in a moment.
+        tokio::task::yield_now().await;
+        self.0.kept().take(place)
+    }
+
+    async fn connect(&self, place: &Authority) -> Result<Connection, SendError> {
+        let stream = self.open(place).await.map_err(SendError::Connect)?;
+        let peer = stream.inner().peer_addr().map_err(|error| SendError::Connect(error.into()))?;
+        let (sender, connection) = http1::handshake(stream).await.map_err(SendError::Exchange)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                // Whoever waits for a response hears of it, too.
+                tracing::debug!(%peer, "the connection to an instance ended: {error}");
+            }
+        });
+        self.sweep_from_now_on();
+        Ok(Connection { sender, peer, since: Instant::now() })
+    }
+
+    async fn open(&self, place: &Authority) -> Result<TokioIo<TcpStream>, BoxError> {
+        let uri = Uri::builder().scheme(Scheme::HTTP).authority(place.clone());
+        Ok(self.0.connector.clone().call(uri.path_and_query("/").build()?).await?)
+    }
+
+    fn sweep_from_now_on(&self) {
+        if !std::mem::replace(&mut self.0.kept().is_swept, true) {
+            tokio::spawn(sweep(Arc::downgrade(&self.0)));
+        }
+    }
+}
+
+impl Inner {
+    // No code that holds the lock can panic half-way, so a poisoned value is a good one.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets go of connections that nobody needs, as long as there is a client.
+async fn sweep(inner: Weak<Inner>) {
+    let mut interval = tokio::time::interval(IDLE_TIMEOUT / 3);
+    loop {
+        interval.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        inner.kept().sweep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+
+    /// A listener whose connections each answer so many requests and are closed then.
+    async fn instance(answers: usize) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    for _ in 0..answers {
+                        let mut request = [0; 4096];
+                        let length = stream.read(&mut request).await.unwrap();
+                        assert!(request[..length].ends_with(b"\r\n\r\n"));
+                        stream.write_all(OK.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        place
+    }
+
+    fn request(place: &str) -> Request<Body> {
+        Request::get(format!("http://{place}/x")).body(Body::empty()).unwrap()
+    }
+
+    /// How many are kept.
+    fn count(pool: &Pool, place: &str) -> usize {
+        pool.0.kept().by_place.get(place).map_or(0, Vec::len)
+    }
+
+    async fn exchange(pool: &Pool, place: &str) {
+        let (response, peer) = pool.send(request(place)).await.unwrap();
+        assert_eq!(peer.to_string(), place);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_for_the_next_request() {
+        let pool = Pool::new(&config::Client::default());
+        let place = instance(20).await;
+        for _ in 0..10 {
+            exchange(&pool, &place).await;
+            assert_eq!(count(&pool, &place), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_meanwhile_is_replaced() {
+        let pool = Pool::new(&config::Client::default());
+        let place = instance(1).await;
+        for _ in 0..10 {
+            exchange(&pool, &place).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_at_the_same_time_do_not_wait_for_each_other() {
+        let pool = Pool::new(&config::Client::default());
+        let place = instance(10).await;
+        let first = pool.send(request(&place)).await.unwrap();
+        // Its body is not read yet, so its connection may be busy; nobody waits for it.
+        exchange(&pool, &place).await;
+        drop(first);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_given_up_takes_its_connection_along() {
+        let pool = Pool::new(&config::Client::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = listener.local_addr().unwrap().to_string();
+        let mut sent = Box::pin(pool.send(request(&place)));
+        let (mut stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted.unwrap(),
+            _ = &mut sent => unreachable!("nobody answers"),
+        };
+        let mut head = [0; 4096];
+        tokio::select! {
+            length = stream.read(&mut head) => assert!(length.unwrap() > 0),
+            _ = &mut sent => unreachable!("nobody answers"),
+        }
+        drop(sent);
+        assert_eq!(stream.read(&mut head).await.unwrap(), 0, "it is closed");
+        assert_eq!(count(&pool, &place), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_needs_is_let_go() {
+        let pool = Pool::new(&config::Client::default());
+        let place = instance(10).await;
+        exchange(&pool, &place).await;
+        pool.0.kept().sweep();
+        assert_eq!(count(&pool, &place), 1);
+        tokio::time::advance(IDLE_TIMEOUT).await;
+        pool.0.kept().sweep();
+        assert_eq!(count(&pool, &place), 0);
+    }
+
+    #[tokio::test]
+    async fn a_place_where_nobody_listens_is_no_connection() {
+        let pool = Pool::new(&config::Client::default());
+        let error = pool.send(request("127.0.0.1:1")).await.unwrap_err();
+        assert!(error.is_connect() && error.is_unanswered());
+        assert!(pool.send(Request::new(Body::empty())).await.unwrap_err().is_connect());
+    }
+}
