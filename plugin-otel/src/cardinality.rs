@@ -57,7 +57,8 @@ pub(crate) struct Cardinality {
 
 #[derive(Debug, Default)]
 struct Names {
-    by_route: HashMap<String, HashMap<&'static str, SpanName>>,
+    /// Each with its methods, of which there are few: one hash is enough.
+    by_route: HashMap<String, Vec<(&'static str, SpanName)>>,
     count: usize,
     overflow: HashMap<&'static str, SpanName>,
 }
@@ -163,7 +164,9 @@ impl Cardinality {
 impl Names {
     /// The name that is known, or that stands for all others when no more are taken.
     fn find(&self, method: &str, route: &str, most: usize) -> Option<&SpanName> {
-        let known = self.by_route.get(route).and_then(|names| names.get(method));
+        let known = self.by_route.get(route).and_then(|names| {
+            names.iter().find(|(known, _)| *known == method).map(|(_, name)| name)
+        });
         if known.is_some() || self.count < most { known } else { self.overflow.get(method) }
     }
 
@@ -180,7 +183,7 @@ impl Names {
         }
         self.count += 1;
         let name = SpanName::new(method, route);
-        self.by_route.entry(route.to_owned()).or_default().insert(method, name.clone());
+        self.by_route.entry(route.to_owned()).or_default().push((method, name.clone()));
         name
     }
 }

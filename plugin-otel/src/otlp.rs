@@ -100,34 +100,54 @@ fn attribute_head(out: &mut Vec<u8>, place: Place, key: &str, value: usize) {
     head(out, 0x12, value);
 }
 
+/// How long an attribute with a value of this length is at most: quicker to say than how long it is.
+#[inline(always)]
+pub(crate) const fn most_len(key: &str, value: usize) -> usize {
+    // Four tags of one byte, each with a length of five bytes at most.
+    key.len() + value + 4 * (1 + 5)
+}
+
 /// How long the attribute that [`text`] writes is.
 #[inline]
 pub(crate) const fn text_len(key: &str, text: usize) -> usize {
     attribute_len(key, field_len(text))
 }
 
+/// The longest message whose length is a varint of one byte.
+const SHORT: usize = 0x7f;
+
 /// Writes an attribute that is a text.
 ///
-/// Nearly every attribute is so short that each length in it is one byte, so that what stands
-/// between key and text needs no loop.
-#[inline]
+/// Nearly every attribute is so short that each length in it is one byte. Inlined, what stands before
+/// the text is known when this is compiled.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "lengths up to `SHORT`")]
 pub(crate) fn text(out: &mut Vec<u8>, place: Place, key: &str, text: &str) {
-    let [Some(message), Some(key_length), Some(value), Some(length)] =
-        [key.len() + text.len() + 6, key.len(), text.len() + 2, text.len()].map(one_byte)
-    else {
+    let message = key.len() + text.len() + 6;
+    if message > SHORT {
         return concat(out, place, key, &[text]);
-    };
-    out.reserve(usize::from(message) + 2);
-    out.extend_from_slice(&[place as u8, message, 0x0a, key_length]);
+    }
+    out.reserve(message + 2);
+    out.extend_from_slice(&[place as u8, message as u8, 0x0a, key.len() as u8]);
     out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(&[0x12, value, 0x0a, length]);
+    out.extend_from_slice(&[0x12, text.len() as u8 + 2, 0x0a, text.len() as u8]);
     out.extend_from_slice(text.as_bytes());
 }
 
-/// A length whose varint is itself.
-const fn one_byte(length: usize) -> Option<u8> {
-    #[expect(clippy::cast_possible_truncation, reason = "it is less than 0x80")]
-    if length < 0x80 { Some(length as u8) } else { None }
+/// Writes an attribute with this `AnyValue`, where that is short enough, as above; tells whether.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "lengths up to `SHORT`")]
+fn short<const N: usize>(out: &mut Vec<u8>, place: Place, key: &str, value: [u8; N]) -> bool {
+    let message = key.len() + N + 4;
+    if message > SHORT {
+        return false;
+    }
+    out.reserve(message + 2);
+    out.extend_from_slice(&[place as u8, message as u8, 0x0a, key.len() as u8]);
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(&[0x12, N as u8]);
+    out.extend_from_slice(&value);
+    true
 }
 
 /// Writes an attribute whose text comes in parts.
@@ -140,29 +160,26 @@ pub(crate) fn concat(out: &mut Vec<u8>, place: Place, key: &str, parts: &[&str])
     }
 }
 
-/// How long the attribute that [`number`] writes is.
-#[inline]
-pub(crate) const fn number_len(key: &str, number: i64) -> usize {
-    attribute_len(key, 1 + varint_len(number.cast_unsigned()))
-}
-
 /// Writes an attribute that is a number.
-#[inline]
+#[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "seven bits of each byte are meant")]
 pub(crate) fn number(out: &mut Vec<u8>, place: Place, key: &str, number: i64) {
     let number = number.cast_unsigned();
     // Ports, status codes and most sizes have two bytes.
-    let [low, high] = [number as u8 | 0x80, (number >> 7) as u8];
-    let message = one_byte(key.len() + 7).filter(|_| (0x80..0x4000).contains(&number));
-    let (Some(message), Some(key_length)) = (message, one_byte(key.len())) else {
-        attribute_head(out, place, key, 1 + varint_len(number));
-        out.push(0x18);
-        return varint(out, number);
+    let is_written = match number {
+        0..0x80 => short(out, place, key, [0x18, number as u8]),
+        0x80..0x4000 => short(out, place, key, [0x18, number as u8 | 0x80, (number >> 7) as u8]),
+        _ => false,
     };
-    out.reserve(usize::from(message) + 2);
-    out.extend_from_slice(&[place as u8, message, 0x0a, key_length]);
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(&[0x12, 3, 0x18, low, high]);
+    if !is_written {
+        long_number(out, place, key, number);
+    }
+}
+
+fn long_number(out: &mut Vec<u8>, place: Place, key: &str, number: u64) {
+    attribute_head(out, place, key, 1 + varint_len(number));
+    out.push(0x18);
+    varint(out, number);
 }
 
 /// How long the attribute that [`flag`] writes is.
@@ -176,13 +193,13 @@ pub(crate) fn flag(out: &mut Vec<u8>, place: Place, key: &str, flag: bool) {
     out.extend_from_slice(&[0x10, flag.into()]);
 }
 
-/// How long the attribute that [`fraction`] writes is.
-pub(crate) const fn fraction_len(key: &str) -> usize {
-    attribute_len(key, 9)
-}
-
 /// Writes an attribute that is a fraction.
+#[inline(always)]
 pub(crate) fn fraction(out: &mut Vec<u8>, place: Place, key: &str, fraction: f64) {
+    let [a, b, c, d, e, f, g, h] = fraction.to_le_bytes();
+    if short(out, place, key, [0x21, a, b, c, d, e, f, g, h]) {
+        return;
+    }
     attribute_head(out, place, key, 9);
     fixed64(out, 0x21, fraction.to_bits());
 }
@@ -261,10 +278,11 @@ mod tests {
             let written = std::mem::take(&mut out);
             text(&mut out, Place::Span, &key, &whole);
             prop_assert_eq!(written, &out[..]);
+            prop_assert!(out.len() <= most_len(&key, whole.len()));
 
             out.clear();
             number(&mut out, Place::Span, &key, number_);
-            prop_assert_eq!(out.len(), number_len(&key, number_));
+            prop_assert!(out.len() <= most_len(&key, 10));
             prop_assert_eq!(read(&out), (key.clone(), Value::IntValue(number_)));
 
             out.clear();

@@ -131,23 +131,23 @@ impl Record {
     }
 
     /// Adds an attribute that is a number.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn number(&mut self, key: &str, number: i64) {
-        if let Some(out) = self.attribute(otlp::number_len(key, number)) {
+        if let Some(out) = self.attribute(otlp::most_len(key, 10)) {
             otlp::number(out, Place::Span, key, number);
         }
     }
 
     /// Adds an attribute that is a text.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn text(&mut self, key: &str, text: &str) {
-        if let Some(out) = self.attribute(otlp::text_len(key, text.len())) {
+        if let Some(out) = self.attribute(otlp::most_len(key, text.len())) {
             otlp::text(out, Place::Span, key, text);
         }
     }
 
     /// Adds an attribute that is a text, unless the text is empty.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn text_if_any(&mut self, key: &str, text: &str) {
         if !text.is_empty() {
             self.text(key, text);
@@ -164,7 +164,7 @@ impl Record {
 
     /// Adds an attribute that is a fraction.
     pub(crate) fn fraction(&mut self, key: &str, fraction: f64) {
-        if let Some(out) = self.attribute(otlp::fraction_len(key)) {
+        if let Some(out) = self.attribute(otlp::most_len(key, 8)) {
             otlp::fraction(out, Place::Span, key, fraction);
         }
     }

@@ -53,6 +53,9 @@ impl Redaction {
 
     /// The query without the values of secret keys, borrowed when it has none.
     pub(crate) fn query<'a>(&self, query: &'a str) -> Cow<'a, str> {
+        if query.is_empty() {
+            return Cow::Borrowed(query);
+        }
         parts(query, '&', |pair| match pair.split_once('=') {
             Some((key, value)) if self.is_secret(key) || self.hides_any(value) => Some(key),
             None if self.hides_any(pair) => Some(""),
@@ -197,7 +200,7 @@ fn is_redacted(value: &str) -> bool {
 /// The text with the user names and passwords of all URLs in it redacted.
 fn user_info(text: &str) -> Cow<'_, str> {
     const SCHEME_END: &str = "://";
-    if !text.contains('@') || !text.contains(SCHEME_END) {
+    if !has_at(text) || !text.contains(SCHEME_END) {
         return Cow::Borrowed(text);
     }
     let mut parts = text.split(SCHEME_END);
@@ -210,8 +213,16 @@ fn user_info(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
+/// Texts that are asked are short, and a search by words would only begin.
+fn has_at(text: &str) -> bool {
+    text.bytes().any(|byte| byte == b'@')
+}
+
 /// The authority with its user name and password redacted, borrowed when it has none.
 pub(crate) fn authority(authority: &str) -> Cow<'_, str> {
+    if !has_at(authority) {
+        return Cow::Borrowed(authority);
+    }
     match authority.rsplit_once('@') {
         None => Cow::Borrowed(authority),
         Some((user, host)) if user.contains(':') => {

@@ -116,7 +116,8 @@ impl Pool {
             let is_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => self.connect(&place).await?,
+                // Rare, and larger than all the rest: every request would carry the room for it.
+                None => Box::pin(self.connect(&place)).await?,
             };
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {

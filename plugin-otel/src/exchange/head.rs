@@ -6,7 +6,9 @@ use crate::{record::Record, semconv, short::Short};
 
 /// The host and the port that a client named; the scheme's port where it named none.
 fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>) {
-    let place = memchr::memrchr(b'@', authority.as_bytes());
+    // Names of hosts are so short that a search by words would only begin.
+    let last = |text: &str, wanted: u8| text.bytes().rposition(|byte| byte == wanted);
+    let place = last(authority, b'@');
     let place = place.map_or(authority, |at| &authority[at + 1..]);
     let default = match scheme {
         "http" => Some(80),
@@ -15,7 +17,7 @@ fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>)
     };
     let (host, port) = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, rest)) => (host, rest.strip_prefix(':')),
-        None => match memchr::memrchr(b':', place.as_bytes()) {
+        None => match last(place, b':') {
             Some(colon) => (&place[..colon], Some(&place[colon + 1..])),
             None => (place, None),
         },
