@@ -40,7 +40,7 @@ impl Body {
     where
         B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
-        Self(Kind::Boxed(UnsyncBoxBody::new(body)))
+        Kind::Boxed(UnsyncBoxBody::new(body)).into()
     }
 
     /// Any body; one that is a `Body` already stays as it is.
