@@ -1,6 +1,7 @@
 //! The listeners: connections in, HTTP/1.1 and HTTP/2 on the same port.
 
 mod cuttable;
+mod handshakes;
 
 use std::{
     convert::Infallible,
@@ -28,10 +29,12 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::ServiceExt;
 
-use self::cuttable::Streams;
+use self::{
+    cuttable::Streams,
+    handshakes::{Handshakes, Secured},
+};
 use crate::{
     Body,
     layers::Tunnels,
@@ -43,9 +46,6 @@ use crate::{
 /// How long the first request of a connection may take to come. hyper has a timeout for every
 /// request's head, whose timer costs a forwarder a twentieth of its throughput.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a TLS handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait when no connection can be accepted, most often for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -61,8 +61,8 @@ pub(crate) struct ByTls;
 /// A listener that serves one stack.
 pub(crate) struct Server<S> {
     listener: TcpListener,
-    tls: Option<tls::Acceptor>,
-    handshakes: JoinSet<Option<(TlsStream<TcpStream>, SocketAddr)>>,
+    /// `None` where plain text is served.
+    handshakes: Option<Handshakes>,
     service: S,
     builder: Builder<Streams>,
     streams: Streams,
@@ -80,11 +80,10 @@ impl<S: Sealed> Server<S> {
         builder.http1().header_read_timeout(None);
         builder.http2().timer(TokioTimer::new());
         let (connections, graceful) = (JoinSet::new(), GracefulShutdown::new());
-        let (tunnels, handshakes, traffic) = (Tunnels::default(), JoinSet::new(), Arc::default());
+        let (tunnels, traffic) = (Tunnels::default(), Arc::default());
         Self {
             listener,
-            tls,
-            handshakes,
+            handshakes: tls.map(Handshakes::new),
             service,
             builder,
             streams,
@@ -110,10 +109,8 @@ impl<S: Sealed> Server<S> {
                     return (stopped, Draining { streams, tunnels, connections, graceful });
                 }
                 accepted = self.listener.accept() => self.accepted(accepted).await,
-                Some(ended) = self.handshakes.join_next() => {
-                    if let Ok(Some((stream, peer))) = ended {
-                        self.connection(stream, peer);
-                    }
+                Some((stream, peer)) = secured(&mut self.handshakes) => {
+                    self.connection(stream, peer);
                 }
                 // Only ended connections are taken out, so that the set does not grow.
                 Some(_) = self.connections.join_next() => {}
@@ -127,9 +124,9 @@ impl<S: Sealed> Server<S> {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, "TCP_NODELAY could not be set: {error}");
                 }
-                match &self.tls {
+                match &mut self.handshakes {
                     None => self.connection(stream, peer),
-                    Some(tls) => _ = self.handshakes.spawn(handshake(tls.now(), stream, peer)),
+                    Some(handshakes) => handshakes.begin(stream, peer),
                 }
             }
             // The client was gone again before its turn came.
@@ -145,7 +142,7 @@ impl<S: Sealed> Server<S> {
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let is_tls = self.tls.is_some();
+        let is_tls = self.handshakes.is_some();
         let service = self.service.clone();
         let has_asked = Arc::new(AtomicBool::new(false));
         let asks = Arc::clone(&has_asked);
@@ -179,19 +176,9 @@ impl<S: Sealed> Server<S> {
     }
 }
 
-/// Makes a connection one over TLS. Whoever scans ports, or trusts somebody else, makes it fail all
-/// the time; it is theirs to mend.
-async fn handshake(
-    tls: TlsAcceptor,
-    stream: TcpStream,
-    peer: SocketAddr,
-) -> Option<(TlsStream<TcpStream>, SocketAddr)> {
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-        Ok(Ok(stream)) => return Some((stream, peer)),
-        Ok(Err(error)) => tracing::debug!(%peer, "no TLS connection: {error}"),
-        Err(_) => tracing::debug!(%peer, "no TLS connection in {HANDSHAKE_TIMEOUT:?}"),
-    }
-    None
+/// The next connection over TLS; `None` where none is on its way.
+async fn secured(handshakes: &mut Option<Handshakes>) -> Option<Secured> {
+    handshakes.as_mut()?.next().await
 }
 
 /// Returns once the first request is overdue; never, where it has come.
