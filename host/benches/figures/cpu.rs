@@ -5,11 +5,11 @@ use std::{fs, time::Duration};
 /// Linux counts in hundredths of a second on every architecture that Rust builds for.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What the process has used so far, in user space and in the kernel.
+/// What the process has used so far, in user space and in the kernel; nothing where it has ended.
 pub(crate) fn used(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name is in parentheses and may hold blanks; state is the first field after it.
-    let (_, fields) = stat.rsplit_once(')').expect("a name");
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
     sum(fields.split_whitespace().skip(11).take(2))
 }
 
@@ -21,12 +21,12 @@ pub(crate) fn busy() -> Duration {
     sum([1, 2, 3, 6, 7, 8].iter().filter_map(|&index| fields.get(index).copied()))
 }
 
-/// Bytes of the process that are in memory.
+/// Bytes of the process that are in memory; none where it has ended.
 pub(crate) fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    let kibibytes = line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number");
-    kibibytes * 1024
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
+    kibibytes.unwrap_or(0_u64) * 1024
 }
 
 fn sum<'a>(ticks: impl Iterator<Item = &'a str>) -> Duration {

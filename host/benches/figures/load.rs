@@ -1,32 +1,37 @@
 //! The load: connections that each send one request, read the response, and begin again.
 
 use std::{
+    cell::RefCell,
     io,
     net::SocketAddr,
     process,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    rc::Rc,
     time::{Duration, Instant},
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     runtime,
-    task::JoinSet,
+    task::{JoinSet, LocalSet},
     time,
 };
 
-use crate::{cpu, scene::PATH, server::Server};
+use crate::{cpu, exchange, server::Server};
 
-/// How many connections ask at once.
-pub(crate) const CONNECTIONS: usize = 32;
+/// Once every connection has been answered, before anything is counted: pools and caches are filled,
+/// and what the last server has left to do is done.
+const WARM_UP: Duration = Duration::from_millis(150);
 
-/// Before anything is counted: connections are made, pools and caches filled, and what the last
-/// server has left to do is done.
-const WARM_UP: Duration = Duration::from_millis(200);
+/// How long the first answers may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What is asked, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) path: &'static str,
+    pub(crate) connections: usize,
+    /// Of HTTP/2 on each connection; `None` is HTTP/1.1.
+    pub(crate) streams: Option<usize>,
+}
 
 /// What a server did in a window.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +39,10 @@ pub(crate) struct Run {
     pub(crate) requests: u64,
     pub(crate) elapsed: Duration,
     pub(crate) cpu: Duration,
+    /// Of a request, half of which were faster.
+    pub(crate) p50: Duration,
+    /// Of a request, one in a hundred of which was slower.
+    pub(crate) p99: Duration,
     /// The share of a core that processes used which have no part in it.
     pub(crate) foreign: f64,
 }
@@ -50,95 +59,108 @@ impl Run {
     }
 }
 
-/// Asks `server`, which asks `upstream`, as often as it answers, for as long as `window`.
-pub(crate) fn run(server: &Server, upstream: &Server, window: Duration) -> Run {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(drive(server, upstream, window))
+/// How long each request took. All connections are on one thread.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Tally(Rc<RefCell<Vec<Duration>>>);
+
+impl Tally {
+    /// A request that began then is answered.
+    pub(crate) fn answered(&self, began: Instant) {
+        self.0.borrow_mut().push(began.elapsed());
+    }
+
+    fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
 }
 
-async fn drive(server: &Server, upstream: &Server, window: Duration) -> Run {
-    let answered = Arc::<AtomicU64>::default();
+/// Asks `server`, which asks `upstream`, as often as it answers, for as long as `window`.
+///
+/// # Errors
+/// When a connection ends, or is answered with anything but a 200.
+pub(crate) fn run(
+    server: &Server,
+    upstream: &Server,
+    load: &Load,
+    window: Duration,
+) -> io::Result<Run> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, drive(server, upstream, load, window))
+}
+
+async fn drive(
+    server: &Server,
+    upstream: &Server,
+    load: &Load,
+    window: Duration,
+) -> io::Result<Run> {
+    let tally = Tally::default();
     let mut connections = JoinSet::new();
-    for _ in 0..CONNECTIONS {
-        connections.spawn(connection(server.address, Arc::clone(&answered)));
+    for _ in 0..load.connections {
+        connections.spawn_local(connect(server.address, *load, tally.clone()));
     }
     let look = || Look {
         at: Instant::now(),
-        answered: answered.load(Ordering::Relaxed),
+        answered: tally.count(),
         server: server.cpu(),
         others: upstream.cpu() + cpu::used(process::id()),
         busy: cpu::busy(),
     };
     let watched = async {
+        let began = Instant::now();
+        while tally.count() < load.connections * load.streams.unwrap_or(1) {
+            if began.elapsed() > DEADLINE {
+                return Err(io::Error::other("not every connection has been answered"));
+            }
+            time::sleep(Duration::from_millis(1)).await;
+        }
         time::sleep(WARM_UP).await;
         let before = look();
         time::sleep(window).await;
-        (before, look())
+        Ok((before, look()))
     };
-    tokio::select! {
-        (before, after) = watched => after.since(&before),
-        Some(ended) = connections.join_next() => panic!("a connection ended: {ended:?}"),
+    let (before, after) = tokio::select! {
+        looks = watched => looks?,
+        Some(ended) = connections.join_next() => {
+            let reason = ended.map_or_else(|error| error.to_string(), |it| format!("{it:?}"));
+            return Err(io::Error::other(format!("a connection ended: {reason}")));
+        }
+    };
+    let mut latencies = tally.0.borrow()[before.answered..after.answered].to_vec();
+    latencies.sort_unstable();
+    after.since(&before, &latencies)
+}
+
+async fn connect(address: SocketAddr, load: Load, tally: Tally) -> io::Result<()> {
+    match load.streams {
+        None => exchange::http1(address, load.path, &tally).await,
+        Some(streams) => exchange::http2(address, load.path, streams, &tally).await,
     }
 }
 
 /// The counters at one moment.
 struct Look {
     at: Instant,
-    answered: u64,
+    answered: usize,
     server: Duration,
     others: Duration,
     busy: Duration,
 }
 
 impl Look {
-    fn since(&self, before: &Self) -> Run {
+    fn since(&self, before: &Self, latencies: &[Duration]) -> io::Result<Run> {
         let elapsed = self.at - before.at;
-        let own = (self.server + self.others) - (before.server + before.others);
+        let own = (self.server + self.others).saturating_sub(before.server + before.others);
         let foreign = (self.busy - before.busy).saturating_sub(own);
-        Run {
-            requests: self.answered - before.answered,
+        let at = |hundredths: usize| latencies.get(latencies.len() * hundredths / 100).copied();
+        let none = || io::Error::other("nothing was answered");
+        Ok(Run {
+            requests: latencies.len() as u64,
             elapsed,
-            cpu: self.server - before.server,
+            cpu: self.server.saturating_sub(before.server),
+            p50: at(50).ok_or_else(none)?,
+            p99: at(99).ok_or_else(none)?,
             foreign: foreign.as_secs_f64() / elapsed.as_secs_f64(),
-        }
+        })
     }
-}
-
-async fn connection(address: SocketAddr, answered: Arc<AtomicU64>) -> io::Result<()> {
-    let request = format!(
-        "GET {PATH} HTTP/1.1\r\nhost: {address}\r\nuser-agent: figures\r\naccept: */*\r\n\r\n"
-    );
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let mut buffer = Vec::with_capacity(4096);
-    loop {
-        stream.write_all(request.as_bytes()).await?;
-        buffer.clear();
-        while !is_whole(&buffer)? {
-            if stream.read_buf(&mut buffer).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        answered.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Whether a response has come to its end; an error when it is not the one that is wanted.
-fn is_whole(response: &[u8]) -> io::Result<bool> {
-    const END: &[u8] = b"\r\n\r\n";
-    let Some(head) = response.windows(END.len()).position(|window| window == END) else {
-        return Ok(false);
-    };
-    let (head, body) = response.split_at(head);
-    let length = content_length(head).filter(|_| head.starts_with(b"HTTP/1.1 200 "));
-    let wrong = || io::Error::other(String::from_utf8_lossy(response).into_owned());
-    Ok(body.len() - END.len() >= length.ok_or_else(wrong)?)
-}
-
-fn content_length(head: &[u8]) -> Option<usize> {
-    const NAME: &[u8] = b"content-length:";
-    let is_named =
-        |line: &&[u8]| line.get(..NAME.len()).is_some_and(|it| it.eq_ignore_ascii_case(NAME));
-    let line = head.split(|byte| *byte == b'\n').find(is_named)?;
-    std::str::from_utf8(&line[NAME.len()..]).ok()?.trim().parse().ok()
 }

@@ -2,21 +2,40 @@
 
 use std::{net::SocketAddr, path::Path};
 
-/// The path that is asked for.
-pub(crate) const PATH: &str = "/hello";
+/// A path that is forwarded, to three bytes.
+pub(crate) const FORWARDED: &str = "/hello";
+
+/// A path that is forwarded, to [`LARGE_BODY`] bytes.
+pub(crate) const LARGE: &str = "/large";
+
+/// A path that the host answers by itself.
+pub(crate) const HERE: &str = "/here";
+
+/// The bytes of a large body.
+const LARGE_BODY: usize = 1 << 20;
 
 /// What every host has; `upstream` is where it forwards to. A log of JSON lines can be read back.
 fn common(upstream: SocketAddr) -> String {
     format!(
         "log.format = \"json\"\n\
          discovery.static = {{ upstream = [\"http://{upstream}\"] }}\n\
-         route = [{{ path = \"{PATH}\", service = \"upstream\" }}]\n"
+         route = [\n\
+         {{ path = \"{FORWARDED}\", service = \"upstream\" }},\n\
+         {{ path = \"{LARGE}\", service = \"upstream\" }},\n\
+         {{ path = \"{HERE}\", respond = {{ body = \"ok\\n\" }} }},\n\
+         ]\n"
     )
 }
 
 /// A host that answers by itself.
 pub(crate) fn upstream() -> String {
-    format!("route = [{{ path = \"{PATH}\", respond = {{ body = \"ok\\n\" }} }}]\n")
+    let large = "x".repeat(LARGE_BODY);
+    format!(
+        "route = [\n\
+         {{ path = \"{FORWARDED}\", respond = {{ body = \"ok\\n\" }} }},\n\
+         {{ path = \"{LARGE}\", respond = {{ body = \"{large}\" }} }},\n\
+         ]\n"
+    )
 }
 
 /// A forwarding host without any word of a plugin.
@@ -34,19 +53,24 @@ pub(crate) fn missing(upstream: SocketAddr) -> String {
     otel(upstream, Path::new("./no-such-library.so"), "enabled = true")
 }
 
-/// A forwarding host that is traced, its spans sent to `collector` over gRPC.
+/// A forwarding host that is traced, its spans sent to `collector`; `own` has further keys.
 pub(crate) fn traced(
     upstream: SocketAddr,
     plugin: &Path,
     collector: SocketAddr,
-    sampler: &str,
+    own: &str,
 ) -> String {
     // What a run leaves in the queue is to be gone before the next one counts.
     let own = format!(
         "enabled = true\nrequired = true\nendpoint = \"http://{collector}\"\n\
-         sampler = \"{sampler}\"\nschedule-delay = \"100ms\""
+         schedule-delay = \"100ms\"\n{own}"
     );
     otel(upstream, plugin, &own)
+}
+
+/// Keys of [`traced`]: the share of traces that is recorded.
+pub(crate) fn sampled(ratio: &str) -> String {
+    format!("sampler = \"parentbased_traceidratio\"\nsampler-arg = {ratio}")
 }
 
 fn otel(upstream: SocketAddr, plugin: &Path, own: &str) -> String {

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     io,
     net::{SocketAddr, TcpListener, TcpStream},
@@ -12,12 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value as Json;
 
-use crate::{cpu, http, machine::Core};
+use crate::{cpu, http};
 
-/// How long a program may take to be ready.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a program may take to be ready; under valgrind on a busy machine, seconds.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The pause between two looks at whether it is. Far below what is measured.
 const PAUSE: Duration = Duration::from_micros(100);
@@ -36,57 +38,54 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts the host with `config`, to which the listeners are added, and waits for `/readyz`.
-    pub(crate) fn host(program: &Path, config: &str, folder: &Path, core: Option<Core>) -> Self {
+    /// The words of `prefix` come before it on the command line.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time, with what it logged.
+    pub(crate) fn host(
+        program: &Path,
+        config: &str,
+        folder: &Path,
+        prefix: &[OsString],
+    ) -> io::Result<Self> {
         let (address, admin) = (free(), free());
         let file = numbered(folder, "toml");
         let listeners = format!("server.listen = \"{address}\"\nadmin.listen = \"{admin}\"\n");
-        fs::write(&file, listeners + config).expect("a configuration");
-        let mut command = command(program, core);
+        fs::write(&file, listeners + config)?;
+        let mut command = command(program, prefix);
         command.arg("--config").arg(file);
         Self::start(command, folder, address, Some(admin))
     }
 
-    /// Starts the bare forwarder and waits until it accepts.
-    pub(crate) fn forwarder(
-        program: &Path,
-        to: SocketAddr,
-        folder: &Path,
-        core: Option<Core>,
-    ) -> Self {
-        let address = free();
-        let mut command = command(program, core);
-        command.args([address.to_string(), to.to_string()]);
-        Self::start(command, folder, address, None)
-    }
-
-    fn start(
+    /// Starts a program that is to serve at `address`, and waits until it accepts, or until `admin`
+    /// says that it is ready.
+    ///
+    /// # Errors
+    /// As [`Self::host`].
+    pub(crate) fn start(
         mut command: Command,
         folder: &Path,
         address: SocketAddr,
         admin: Option<SocketAddr>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let log = numbered(folder, "log");
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(File::create(&log).expect("a log file"));
-        let own = env::vars_os().map(|(name, _)| name);
-        for name in own.filter(|name| {
-            let name = name.to_string_lossy();
-            name.starts_with("HOST_") || name.starts_with("OTEL_")
-        }) {
-            command.env_remove(name);
-        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
         let began = Instant::now();
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let name = format!("{:?}", command.get_program());
+        let failed = |what: String, log: &str| io::Error::other(format!("{name} {what}\n{log}"));
+        let child = command.spawn().map_err(|error| failed(error.to_string(), ""))?;
         let mut server = Self { child, log, address, admin, ready_after: Duration::ZERO };
         while let Err(error) = server.ready() {
-            let ended = server.child.try_wait().expect("the state of a child");
-            let log = server.log();
-            assert!(ended.is_none(), "{command:?} ended, {ended:?}:\n{log}");
-            assert!(began.elapsed() < DEADLINE, "{command:?} is not ready, {error}:\n{log}");
+            if let Some(status) = server.child.try_wait()? {
+                return Err(failed(format!("ended, {status}"), &server.log()));
+            }
+            if began.elapsed() > DEADLINE {
+                return Err(failed(format!("is not ready, {error}"), &server.log()));
+            }
             thread::park_timeout(PAUSE);
         }
         server.ready_after = began.elapsed();
-        server
+        Ok(server)
     }
 
     fn ready(&self) -> io::Result<()> {
@@ -105,12 +104,27 @@ impl Server {
         cpu::used(self.pid())
     }
 
-    /// What the host says of its plugin; null where it has none.
-    pub(crate) fn plugin(&self) -> Json {
-        let Some(admin) = self.admin else { return Json::Null };
-        let all = http::get(admin, "/plugins").expect("a host answers /plugins");
-        let mut all: Json = serde_json::from_str(&all).expect("/plugins is JSON");
-        all.get_mut(0).map(Json::take).unwrap_or_default()
+    /// What the host says of its plugin; `None` where it has none or does not answer.
+    pub(crate) fn plugin(&self) -> Option<Json> {
+        let all = http::get(self.admin?, "/plugins").ok()?;
+        let mut all: Json = serde_json::from_str(&all).ok()?;
+        all.get_mut(0).map(Json::take)
+    }
+
+    /// Asks it to end, and waits: how long that took, and its exit status.
+    ///
+    /// # Errors
+    /// When it goes on.
+    pub(crate) fn stop(mut self) -> io::Result<(Duration, String)> {
+        let began = Instant::now();
+        rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        while began.elapsed() < DEADLINE {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok((began.elapsed(), status.to_string()));
+            }
+            thread::park_timeout(Duration::from_millis(1));
+        }
+        Err(io::Error::other("it does not stop"))
     }
 
     fn log(&self) -> String {
@@ -131,22 +145,29 @@ impl Drop for Server {
     }
 }
 
-/// `taskset` becomes the program, so the process is the same.
-fn command(program: &Path, core: Option<Core>) -> Command {
-    let Some(core) = core else { return Command::new(program) };
-    let mut command = Command::new("taskset");
-    command.arg("-c").arg((core as usize).to_string()).arg(program);
+/// The program with nothing of this process's own configuration. Whatever stands before it on the
+/// command line becomes the program, so the process is the same.
+pub(crate) fn command(program: &Path, prefix: &[OsString]) -> Command {
+    let mut words = prefix.iter().map(OsString::as_os_str).chain([program.as_os_str()]);
+    let mut command = Command::new(words.next().unwrap_or(OsStr::new("")));
+    command.args(words);
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("HOST_") || text.starts_with("OTEL_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
 /// An address on loopback that was free a moment ago.
-fn free() -> SocketAddr {
+pub(crate) fn free() -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("a bound socket has an address")
 }
 
 /// A file name that no other call gives.
-fn numbered(folder: &Path, extension: &str) -> PathBuf {
+pub(crate) fn numbered(folder: &Path, extension: &str) -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     folder.join(format!("{}.{extension}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }

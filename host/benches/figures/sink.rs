@@ -1,49 +1,99 @@
-//! A collector that takes every OTLP export over gRPC and forgets it.
+//! A collector that takes every OTLP export, over gRPC or HTTP, counts its spans and forgets them.
 
-use std::{convert::Infallible, net::SocketAddr, thread};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpListener, runtime};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto::Builder,
+};
+use tokio::{net::TcpListener, runtime, time};
+
+use crate::spans;
 
 /// Not compressed, and without a byte: an `ExportTraceServiceResponse` with nothing to say.
 const EMPTY_MESSAGE: &[u8] = &[0; 5];
 
-/// Starts the collector on a thread that lives as long as the program.
-pub(crate) fn start() -> SocketAddr {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).expect("a free port");
-    let address = listener.local_addr().expect("a bound socket has an address");
-    thread::spawn(move || runtime.block_on(accept(listener)));
-    address
+/// The flag and the length before a message of gRPC.
+const GRPC_PREFIX: usize = 5;
+
+/// A collector that runs.
+#[derive(Debug)]
+pub(crate) struct Sink {
+    pub(crate) address: SocketAddr,
+    spans: Arc<AtomicU64>,
 }
 
-async fn accept(listener: TcpListener) {
+impl Sink {
+    /// Starts it on a thread that lives as long as the program. It answers after `delay`.
+    pub(crate) fn start(delay: Duration) -> Self {
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).expect("a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let spans = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&spans);
+        thread::spawn(move || runtime.block_on(accept(listener, counted, delay)));
+        Self { address, spans }
+    }
+
+    /// How many spans have arrived.
+    pub(crate) fn spans(&self) -> u64 {
+        self.spans.load(Ordering::Relaxed)
+    }
+}
+
+async fn accept(listener: TcpListener, spans: Arc<AtomicU64>, delay: Duration) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let server = http2::Builder::new(TokioExecutor::new());
-        let connection = server.serve_connection(TokioIo::new(stream), service_fn(answer));
-        tokio::spawn(connection);
+        // A small answer would wait for the acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        let spans = Arc::clone(&spans);
+        tokio::spawn(async move {
+            let answer = service_fn(move |request| answer(request, Arc::clone(&spans), delay));
+            let server = Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(TokioIo::new(stream), answer).await;
+        });
     }
 }
 
 async fn answer(
     request: Request<Incoming>,
+    spans: Arc<AtomicU64>,
+    delay: Duration,
 ) -> Result<Response<impl Body<Data = Bytes, Error = Infallible>>, Infallible> {
-    let mut body = request.into_body();
-    while let Some(Ok(_)) = body.frame().await {}
-    let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), ok())]);
-    let message = Full::new(Bytes::from_static(EMPTY_MESSAGE));
-    let mut response = Response::new(message.with_trailers(async { Some(Ok(trailers)) }));
-    let grpc = HeaderValue::from_static("application/grpc");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, grpc);
+    let kind = request.headers().get(CONTENT_TYPE).cloned();
+    let is_grpc = kind.as_ref().is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
+    // Logs and metrics come by the same connection.
+    let is_traces = request.uri().path().to_ascii_lowercase().contains("trace");
+    let body = request.into_body().collect().await.map(|body| body.to_bytes());
+    let skipped = if is_grpc { GRPC_PREFIX } else { 0 };
+    let arrived = body.map_or(0, |body| spans::count(body.get(skipped..).unwrap_or_default()));
+    spans.fetch_add(if is_traces { arrived } else { 0 }, Ordering::Relaxed);
+    if !delay.is_zero() {
+        time::sleep(delay).await;
+    }
+    let (message, trailers) = if is_grpc {
+        let status = ("grpc-status".parse().unwrap(), HeaderValue::from_static("0"));
+        (EMPTY_MESSAGE, Some(Ok(HeaderMap::from_iter([status]))))
+    } else {
+        (&[] as &[u8], None)
+    };
+    let message = Full::new(Bytes::from_static(message));
+    let mut response = Response::new(message.with_trailers(async { trailers }));
+    response.headers_mut().extend(kind.map(|kind| (CONTENT_TYPE, kind)));
     Ok(response)
-}
-
-fn ok() -> HeaderValue {
-    HeaderValue::from_static("0")
 }

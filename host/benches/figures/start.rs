@@ -6,9 +6,10 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 
 use crate::{
-    Plan,
     artifacts::{Artifacts, mebibytes},
-    cpu, scene,
+    cpu,
+    plan::Plan,
+    scene,
     server::Server,
     statistics::Spread,
     table::{Row, Table},
@@ -46,13 +47,13 @@ pub(crate) fn measure(artifacts: &Artifacts, plan: &Plan) -> Starts {
     let series = |config: String| Series::measure(&artifacts.host, &config, folder.path(), plan);
     Starts {
         without: series(scene::plain(nobody)),
-        with: series(scene::traced(nobody, &artifacts.plugin, nobody, "parentbased_always_on")),
+        with: series(scene::traced(nobody, &artifacts.plugin, nobody, "")),
     }
 }
 
 impl Series {
     fn measure(host: &Path, config: &str, folder: &Path, plan: &Plan) -> Self {
-        let start = || Server::host(host, config, folder, None);
+        let start = || Server::host(host, config, folder, &[]).expect("a host");
         let (mut ready, mut told, mut plugin) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..plan.starts {
             let server = start();

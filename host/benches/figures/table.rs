@@ -1,4 +1,4 @@
-//! The Markdown table.
+//! A Markdown table of figures and their targets.
 
 use std::fmt;
 
@@ -10,8 +10,6 @@ pub(crate) struct Row {
     measured: String,
     holds: &'static str,
     range: String,
-    cpu: String,
-    counted: String,
 }
 
 impl Row {
@@ -34,16 +32,6 @@ impl Row {
     pub(crate) fn range(self, range: impl Into<String>) -> Self {
         Self { range: range.into(), ..self }
     }
-
-    /// Processor time of the server for one request.
-    pub(crate) fn cpu(self, cpu: impl Into<String>) -> Self {
-        Self { cpu: cpu.into(), ..self }
-    }
-
-    /// How many of the measurements were quiet enough to count.
-    pub(crate) fn counted(self, counted: usize, all: usize) -> Self {
-        Self { counted: format!("{counted} of {all}"), ..self }
-    }
 }
 
 /// All figures, in the order in which they were pushed.
@@ -58,17 +46,11 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "| figure | target | measured | holds | min .. max | CPU per request | counted |"
-        )?;
-        writeln!(f, "| --- | --- | --- | --- | --- | --- | --- |")?;
+        writeln!(f, "| figure | target | measured | holds | min .. max |")?;
+        writeln!(f, "| --- | --- | --- | --- | --- |")?;
         self.0.iter().try_for_each(|row| {
-            let Row { figure, target, measured, holds, range, cpu, counted } = row;
-            writeln!(
-                f,
-                "| {figure} | {target} | {measured} | {holds} | {range} | {cpu} | {counted} |"
-            )
+            let Row { figure, target, measured, holds, range } = row;
+            writeln!(f, "| {figure} | {target} | {measured} | {holds} | {range} |")
         })
     }
 }
