@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, mem};
 
-use http::{Request, Response, StatusCode, Uri, Version, header, uri::{Authority, Scheme}};
+use http::{
+    Request, Response, StatusCode, Uri, Version, header,
+    uri::{Authority, Scheme},
+};
 use http_body_util::{Either, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::{

@@ -36,7 +36,11 @@ impl Sdk {
         let mut span = self.tracer.build_with_context(builder, parent);
         // What is not recorded is not put together.
         if span.is_recording() {
-            span.set_attributes(attributes(request.method().to_string(), request.uri(), request.headers()));
+            span.set_attributes(attributes(
+                request.method().to_string(),
+                request.uri(),
+                request.headers(),
+            ));
         }
         parent.with_span(span)
     }
