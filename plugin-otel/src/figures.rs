@@ -38,6 +38,9 @@ const ROUNDS: usize = 10;
 /// Less than fits in the default bounds.
 const MOST_QUEUED: u64 = 15_000;
 const LONG: Duration = Duration::from_secs(60);
+const NOW: Duration = Duration::ZERO;
+/// How long spans come at an even rate.
+const PACED: Duration = Duration::from_secs(5);
 
 fn count() -> usize {
     env::var("FIGURES_COUNT").map_or(200_000, |count| count.parse().unwrap())
@@ -122,8 +125,20 @@ fn exchanges() {
     pipeline.shutdown(LONG).unwrap();
 }
 
-/// Reads requests and answers each at once.
-fn sink(mut stream: TcpStream) {
+/// Starts a sink that answers each request after `delay`, and returns its URL.
+fn listen(delay: Duration) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || sink(stream.unwrap(), delay));
+        }
+    });
+    url
+}
+
+/// Reads requests and answers each.
+fn sink(mut stream: TcpStream, delay: Duration) {
     let mut buffer = vec![0; 1 << 20];
     let mut filled = 0;
     let mut body = 0;
@@ -140,6 +155,7 @@ fn sink(mut stream: TcpStream) {
             buffer.copy_within(body..filled, 0);
             filled -= body;
             body = 0;
+            thread::park_timeout(delay);
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
             continue;
         }
@@ -170,14 +186,7 @@ fn export_time() -> Duration {
 #[ignore = "prints figures"]
 fn send() {
     let count = count();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            thread::spawn(move || sink(stream.unwrap()));
-        }
-    });
-    let settings = format!(r#"{{"protocol": "http/protobuf", "endpoint": "{endpoint}"}}"#);
+    let settings = format!(r#"{{"protocol": "http/protobuf", "endpoint": "{}"}}"#, listen(NOW));
     let (_, pipeline) = start(&settings);
     let clock = Clock::new();
     let context = Context::new(SpanContext::new([1; 16], [2; 8], 3));
@@ -201,4 +210,46 @@ fn send() {
         pipeline.counts()
     );
     pipeline.shutdown(LONG).unwrap();
+}
+
+/// Spans at an even rate, in slices of a millisecond, to a sink that answers after `delay`.
+fn paced(rate: u32, delay: Duration) {
+    let settings = format!(r#"{{"protocol": "http/protobuf", "endpoint": "{}"}}"#, listen(delay));
+    let (_, pipeline) = start(&settings);
+    let clock = Clock::new();
+    let context = Context::new(SpanContext::new([1; 16], [2; 8], 3));
+    let slice = Duration::from_millis(1);
+    let (began, busy) = (Instant::now(), export_time());
+    let mut due = Duration::ZERO;
+    while due < PACED {
+        for _ in 0..rate / 1000 {
+            record(&clock, &context, &pipeline);
+        }
+        due += slice;
+        thread::park_timeout(due.saturating_sub(began.elapsed()));
+    }
+    let took = began.elapsed();
+    pipeline.flush(LONG).unwrap();
+    let counts = pipeline.counts();
+    let made = counts.exported + counts.dropped;
+    println!(
+        "paced: {:.0} of {rate} spans/s to a sink that answers after {delay:?}, {} of {made} dropped, \
+         {:.0} ns CPU of the export thread a span",
+        made as f64 / took.as_secs_f64(),
+        counts.dropped,
+        (export_time() - busy).as_secs_f64() * 1e9 / made as f64,
+    );
+    pipeline.shutdown(LONG).unwrap();
+}
+
+#[test]
+#[ignore = "prints figures"]
+fn many() {
+    paced(400_000, NOW);
+}
+
+#[test]
+#[ignore = "prints figures"]
+fn slow_collector() {
+    paced(50_000, Duration::from_millis(100));
 }

@@ -19,7 +19,7 @@ use crate::{
     sink::Sink,
     subject::{
         ALL, NONE, Protocol,
-        Subject::{self, Bare, Disabled, Nginx, Peer, Plain, Sampled},
+        Subject::{self, Bare, Disabled, Nginx, Peer, Plain, Sampled, Stack},
     },
 };
 
@@ -48,7 +48,8 @@ pub(crate) const OWN: [Subject; 7] = [
 ];
 
 /// What others do for the same.
-pub(crate) const PEERS: [Subject; 7] = [
+pub(crate) const PEERS: [Subject; 8] = [
+    Stack,
     Peer("tower", "0"),
     Peer("tower", "1"),
     Peer("axum", "0"),

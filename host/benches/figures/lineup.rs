@@ -9,7 +9,7 @@ use crate::{
         ALL, NONE,
         Protocol::{Grpc, Http},
         Subject::{
-            Bare, Caddy, Dead, Disabled, Missing, Nginx, Peer, Plain, Python, Sampled, Slow,
+            Bare, Caddy, Dead, Disabled, Missing, Nginx, Peer, Plain, Python, Sampled, Slow, Stack,
         },
     },
 };
@@ -41,6 +41,7 @@ fn all(plan: &Plan) -> Vec<Group> {
     };
     let states = vec![
         Bare,
+        Stack,
         Missing,
         Disabled,
         NONE,

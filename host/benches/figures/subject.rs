@@ -17,6 +17,8 @@ pub(crate) const SLOW: Duration = Duration::from_millis(100);
 pub(crate) enum Subject {
     /// `examples/forwarder.rs`.
     Bare,
+    /// The bare forwarder in layers like the host's, with no place for a plugin.
+    Stack,
     /// The host without a word of a plugin.
     Plain,
     /// The host whose plugin's file is not there.
@@ -65,6 +67,7 @@ impl Subject {
         let collector = sink.as_ref().map_or_else(server::free, |sink| sink.address);
         let server = match self {
             Self::Bare => programs.bare(),
+            Self::Stack => programs.peer("stack", collector, "0"),
             Self::Plain => programs.host(&scene::plain(to)),
             Self::Missing => programs.host(&scene::missing(to)),
             Self::Disabled => programs.host(&scene::disabled(to, plugin)),
@@ -99,6 +102,7 @@ impl fmt::Display for Subject {
         let percent = |ratio: &str| ratio.parse::<f64>().map_or(f64::NAN, |ratio| ratio * 100.0);
         match self {
             Self::Bare => f.write_str("bare forwarder"),
+            Self::Stack => f.write_str("bare forwarder in tower's layers"),
             Self::Plain => f.write_str("host, no plugin"),
             Self::Missing => f.write_str("host, plugin file missing"),
             Self::Disabled => f.write_str("host, `enabled = false`"),

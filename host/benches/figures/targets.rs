@@ -10,7 +10,7 @@ use crate::{
     statistics::Spread,
     subject::{
         ALL, NONE,
-        Subject::{self, Bare, Dead, Disabled, Missing, Nginx, Plain, Slow},
+        Subject::{self, Bare, Dead, Disabled, Missing, Nginx, Plain, Slow, Stack},
     },
     table::{Row, Table},
 };
@@ -75,6 +75,18 @@ impl Targets<'_> {
         }
     }
 
+    /// A host without a plugin beside what was built without support for one.
+    fn without_support(&self, table: &mut Table) {
+        let (Some(stack), Some(noise)) = (self.figure(FORWARDED_REQUEST, Stack), self.noise())
+        else {
+            return;
+        };
+        let (ratio, least) = (1.0 / stack.ratio.median, noise.ratio.min);
+        let row = Row::new(format!("{Plain}, requests/s to the {Stack}"));
+        let target = format!(">= {least:.2} (the noise)");
+        table.push(row.measured(format!("{ratio:.3}")).target(target, ratio >= least));
+    }
+
     fn beside_nginx(&self, table: &mut Table) {
         let Some(nginx) = self.figure(FORWARDED_REQUEST, Nginx) else { return };
         let ratio = 1.0 / nginx.ratio.median;
@@ -129,6 +141,7 @@ impl Targets<'_> {
 impl fmt::Display for Targets<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::default();
+        self.without_support(&mut table);
         self.absent(&mut table);
         self.rate(&mut table, FORWARDED_REQUEST, NONE, 0.98);
         self.rate(&mut table, FORWARDED_REQUEST, ALL, 0.95);

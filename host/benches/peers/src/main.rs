@@ -3,14 +3,16 @@
 //! `peers TRACING LISTEN UPSTREAM COLLECTOR RATIO` sends every request on LISTEN to the same path at
 //! UPSTREAM, with the context of its span, and its spans to COLLECTOR, OTLP over gRPC. TRACING is
 //! `tower` (opentelemetry-instrumentation-tower), `axum` (axum-tracing-opentelemetry) or `sdk` (a
-//! layer by hand on `opentelemetry_sdk`, which makes the span of the call as well).
+//! layer by hand on `opentelemetry_sdk`, which makes the span of the call as well); or `stack`, which is
+//! not traced and has the layers of the host around it.
 #![forbid(unsafe_code)]
 
 mod export;
 mod forward;
 mod sdk;
+mod stack;
 
-use std::{convert::Infallible, env, error::Error};
+use std::{env, error::Error};
 
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
@@ -31,11 +33,14 @@ type Failure = Box<dyn Error + Send + Sync>;
 async fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [tracing, listen, upstream, collector, ratio] = &arguments[..] else {
-        return Err("usage: peers tower|axum|sdk LISTEN UPSTREAM COLLECTOR RATIO".into());
+        return Err("usage: peers tower|axum|sdk|stack LISTEN UPSTREAM COLLECTOR RATIO".into());
     };
-    let export = Export::start(collector, ratio.parse()?)?;
     let forwarder = Forwarder::new(upstream.parse()?);
     let listener = TcpListener::bind(listen).await?;
+    if tracing == "stack" {
+        return serve(listener, stack::around(forwarder)).await;
+    }
+    let export = Export::start(collector, ratio.parse()?)?;
     if tracing == "sdk" {
         return serve(listener, Sdk::new(export.tracer(), forwarder)).await;
     }
@@ -56,7 +61,7 @@ async fn main() -> Result<(), Failure> {
 
 async fn serve<S, B>(listener: TcpListener, service: S) -> Result<(), Failure>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<Failure>>
         + Clone
         + Send
         + 'static,
