@@ -147,8 +147,8 @@ impl App {
 
         let tls = ready.tls.map(ServerFiles::follow);
         let server = Server::new(public, tls, ready.server.into_service());
-        let server = server.counted_by(&self.metrics.traffic);
-        let (signal, draining) = server.accept_until(signals.next()).await;
+        let mut server = server.counted_by(&self.metrics.traffic);
+        let signal = server.accept_until(signals.next()).await;
 
         tracing::info!(signal, "stopping: finishing what is open");
         admin.enters(Phase::Draining);
@@ -156,7 +156,7 @@ impl App {
         drop(live);
         let deadline = Instant::now() + config.server.drain_timeout;
         let stopped = tokio::select! {
-            stopped = stop(&fleet, draining, ready.plugin, &ready.hooks, deadline) => {
+            stopped = stop(&fleet, server, ready.plugin, &ready.hooks, deadline) => {
                 stopped
             }
             signal = signals.next() => {
@@ -324,27 +324,37 @@ fn serve_admin(admin: &Arc<Admin>, listener: TcpListener) -> AbortOnDropHandle<(
         async move { Ok::<_, Infallible>(admin.answer(&request.into_parts().0).await) }
     });
     AbortOnDropHandle::new(tokio::spawn(async move {
-        Server::new(listener, None, service).accept_until(std::future::pending::<()>()).await;
+        let mut server = Server::new(listener, None, service);
+        server.accept_until(std::future::pending::<()>()).await;
     }))
 }
 
 /// No new request, then no open one, then no span that waits; all before one deadline.
 async fn stop(
     fleet: &Fleet,
-    draining: Draining,
+    mut server: Server<impl Sealed>,
     plugin: Option<Arc<Plugin>>,
     hooks: &StackHooks,
     deadline: Instant,
 ) -> Stopped {
-    match tokio::time::timeout_at(deadline.into(), fleet.deregister()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!("{error}"),
-        Err(_) => tracing::warn!("discovery: not deregistered before the drain deadline"),
-    }
-    let stopped = drain(draining, deadline).await;
+    server.leave();
+    server.accept_until(leave(fleet, deadline)).await;
+    let stopped = drain(server.close().await, deadline).await;
     hooks.close();
     stop_plugin(plugin, deadline).await;
     stopped
+}
+
+/// Takes this instance out of the store, and gives others the time to see it.
+async fn leave(fleet: &Fleet, deadline: Instant) {
+    match tokio::time::timeout_at(deadline.into(), fleet.deregister()).await {
+        Ok(Ok(())) => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            tokio::time::sleep(fleet.time_to_see().min(left / 2)).await;
+        }
+        Ok(Err(error)) => tracing::warn!("{error}"),
+        Err(_) => tracing::warn!("discovery: not deregistered before the drain deadline"),
+    }
 }
 
 /// Waits for the open requests, but not past the deadline.

@@ -25,6 +25,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// How long a registration is waited for where the store has used up the time of the start.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
 
+/// Ten times what a change takes to reach everybody's table, as a rule.
+const TIME_TO_SEE: Duration = Duration::from_secs(1);
+
 /// The store, followed from the moment that a host joins. Dropped, it is followed no more.
 pub(crate) struct Fleet {
     backend: &'static str,
@@ -32,6 +35,7 @@ pub(crate) struct Fleet {
     store: Arc<dyn Discovery>,
     view: Arc<View>,
     heartbeat: Duration,
+    time_to_see: Duration,
     required: bool,
     /// The end of the time that a start may wait.
     deadline: Instant,
@@ -55,6 +59,7 @@ impl Fleet {
         group: &str,
     ) -> Result<Self, (&'static str, TlsError)> {
         let (backend, keys, store) = connect(config, group)?;
+        let nobody_looks = config.backend == config::Backend::Static;
         let instances = |urls: &Vec<config::BaseUrl>| {
             urls.iter().map(|url| Arc::new(Instance::configured(url.clone()))).collect()
         };
@@ -66,6 +71,7 @@ impl Fleet {
         let following = tokio::spawn(follow(Arc::clone(&store), Arc::clone(&view)));
         Ok(Self {
             backend,
+            time_to_see: if nobody_looks { Duration::ZERO } else { TIME_TO_SEE },
             group: group.to_owned(),
             store,
             view,
@@ -139,6 +145,12 @@ impl Fleet {
         // It must not be renewed after it was taken out.
         let _ = keeping.await;
         self.store.withdraw(&registration).await
+    }
+
+    /// How long others may take to see that this process is gone from the store. Nobody looks where
+    /// nobody registers.
+    pub(crate) const fn time_to_see(&self) -> Duration {
+        self.time_to_see
     }
 
     /// Waits for the store, in vain only where it is not required.

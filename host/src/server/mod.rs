@@ -18,7 +18,8 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use futures_util::FutureExt;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -50,6 +51,11 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait when no connection can be accepted, most often for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long connections may bring requests after the port is closed. Each is closed by the response
+/// to the next one, and only what is idle by then is closed without: that could cross a request on
+/// its way, of which the client would not know whether it was served.
+const LAST_REQUESTS: Duration = Duration::from_millis(250);
+
 /// The other end of the socket that a request came by; an extension of every request.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
@@ -70,6 +76,7 @@ pub(crate) struct Server<S> {
     connections: JoinSet<()>,
     graceful: GracefulShutdown,
     traffic: Arc<Traffic>,
+    is_leaving: Arc<AtomicBool>,
 }
 
 impl<S: Sealed> Server<S> {
@@ -91,6 +98,7 @@ impl<S: Sealed> Server<S> {
             connections,
             graceful,
             traffic,
+            is_leaving: Arc::default(),
         }
     }
 
@@ -99,15 +107,12 @@ impl<S: Sealed> Server<S> {
         Self { traffic: Arc::clone(traffic), ..self }
     }
 
-    /// Accepts connections until `stop` is ready, then none any more.
-    pub(crate) async fn accept_until<T>(mut self, stop: impl Future<Output = T>) -> (T, Draining) {
+    /// Accepts connections until `stop` is ready; more may come until the port is closed.
+    pub(crate) async fn accept_until<T>(&mut self, stop: impl Future<Output = T>) -> T {
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
-                stopped = &mut stop => {
-                    let Self { streams, tunnels, connections, graceful, .. } = self;
-                    return (stopped, Draining { streams, tunnels, connections, graceful });
-                }
+                stopped = &mut stop => return stopped,
                 accepted = self.listener.accept() => self.accepted(accepted).await,
                 Some((stream, peer)) = secured(&mut self.handshakes) => {
                     self.connection(stream, peer);
@@ -116,6 +121,21 @@ impl<S: Sealed> Server<S> {
                 Some(_) = self.connections.join_next() => {}
             }
         }
+    }
+
+    /// From now on every response tells a client of HTTP/1.1 to bring its next request elsewhere;
+    /// one of HTTP/2 is told when the port is closed, which loses no request there.
+    pub(crate) fn leave(&self) {
+        self.is_leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes the port. Whoever is known to have connected by then is still served.
+    pub(crate) async fn close(mut self) -> Draining {
+        while let Some(accepted @ Ok(_)) = self.listener.accept().now_or_never() {
+            self.accepted(accepted).await;
+        }
+        let Self { streams, tunnels, connections, graceful, .. } = self;
+        Draining { streams, tunnels, connections, graceful }
     }
 
     async fn accepted(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
@@ -147,6 +167,7 @@ impl<S: Sealed> Server<S> {
         let has_asked = Arc::new(AtomicBool::new(false));
         let asks = Arc::clone(&has_asked);
         let (tunnels, traffic) = (self.tunnels.clone(), Arc::clone(&self.traffic));
+        let is_leaving = Arc::clone(&self.is_leaving);
         let open = traffic.connection();
         let service = service_fn(move |mut request: Request<Incoming>| {
             asks.store(true, Ordering::Relaxed);
@@ -156,7 +177,8 @@ impl<S: Sealed> Server<S> {
             if is_tls {
                 request.extensions_mut().insert(ByTls);
             }
-            counted(answer(service.clone(), request, peer), traffic.request())
+            let is_last = is_leaving.load(Ordering::Relaxed) && request.version() < Version::HTTP_2;
+            answered(answer(service.clone(), request, peer), traffic.request(), is_last)
         });
         let stream = TokioIo::new(stream);
         let connection = self.builder.serve_connection_with_upgrades(stream, service);
@@ -199,13 +221,18 @@ fn answer(
     service.oneshot(request)
 }
 
-/// The answer to a request that is counted by its status.
-async fn counted(
+/// The answer to a request that is counted by its status, and that may be the last of its
+/// connection: RFC 9112, section 9.6.
+async fn answered(
     answer: impl Future<Output = Result<Response<Body>, Infallible>>,
     ticket: Ticket,
+    is_last: bool,
 ) -> Result<Response<Body>, Infallible> {
-    let response = answer.await?;
+    let mut response = answer.await?;
     ticket.answered(response.status());
+    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(response)
 }
 
@@ -218,8 +245,11 @@ pub(crate) struct Draining {
 }
 
 impl Draining {
-    /// Waits for every open request; idle connections are closed at once. Cancelling it is fine.
+    /// Waits for every open request, and closes what is idle. Cancelling it is fine.
     pub(crate) async fn drain(&mut self) {
+        let all = async { while self.connections.join_next().await.is_some() {} };
+        // Whoever is not gone by then is closed as soon as it is idle.
+        let _ = tokio::time::timeout(LAST_REQUESTS, all).await;
         std::mem::take(&mut self.graceful).shutdown().await;
     }
 
@@ -283,9 +313,12 @@ mod tests {
             stack.splice("scribe", journal.plugin("").server_layer().unwrap());
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/", listener.local_addr().unwrap());
-            let server = Server::new(listener, None, stack.seal().into_service());
+            let mut server = Server::new(listener, None, stack.seal().into_service());
             let (stop, stopped) = oneshot::channel::<()>();
-            let served = tokio::spawn(async move { server.accept_until(stopped).await.1 });
+            let served = tokio::spawn(async move {
+                server.accept_until(stopped).await.unwrap();
+                server.close().await
+            });
             Self { journal, url, stop, served }
         }
 
