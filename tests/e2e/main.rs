@@ -22,6 +22,7 @@ macro_rules! trials {
 }
 
 mod admin;
+mod balance;
 mod boundary;
 mod bytes;
 mod cancelled;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         config::trials(),
         admin::trials(),
         forward::trials(),
+        balance::trials(),
         stack::trials(),
         boundary::trials(),
         bytes::trials(),
