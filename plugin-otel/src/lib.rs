@@ -21,6 +21,7 @@ mod forwarded;
 mod live;
 mod log;
 mod methods;
+mod metrics;
 mod networks;
 mod otlp;
 mod pipeline;

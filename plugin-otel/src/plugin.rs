@@ -9,7 +9,9 @@ use std::{
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::{Resource, resource::TelemetryResourceDetector, trace::SdkTracerProvider};
-use plugin_api::{ErrorKind, Host, Level, Plugin, PluginError, Service, Setting, State, guard};
+use plugin_api::{
+    ErrorKind, Host, Level, Plugin, PluginError, Service, Setting, State, guard, metrics::Visit,
+};
 use serde_json::json;
 
 use crate::{
@@ -17,6 +19,7 @@ use crate::{
     exchange::{Client, Server, Tally, Tracing},
     live::LIVE_SETTINGS,
     log,
+    metrics::{Own, Reader},
     pipeline::{Counts, ExportState, Pipeline, export::Exporter},
     provider, redact, semconv,
     signal::Signal,
@@ -33,6 +36,9 @@ struct Running {
     pipeline: Arc<Pipeline>,
     /// Where the host's log goes; `None` where it goes nowhere.
     logs: Option<Arc<Pipeline>>,
+    own: Own,
+    /// `None` where metrics go nowhere.
+    metrics: Option<Reader>,
     provider: SdkTracerProvider,
     tracing: Arc<Tracing>,
     /// Whether spans go over the network.
@@ -77,11 +83,14 @@ impl Plugin for Otel {
 
     fn status(&self) -> String {
         match &self.0 {
-            Some(Running { pipeline, tracing, logs, .. }) => {
-                let logs = logs.as_ref().map(|logs| (logs.counts(), logs.export()));
-                status(pipeline.counts(), tracing.tally(), &pipeline.export(), logs)
+            Some(Running { pipeline, tracing, logs, metrics, .. }) => {
+                let metrics = metrics.as_ref().map(Reader::pipeline);
+                let others = [("logs", logs.as_ref()), ("metrics", metrics)];
+                let told = |one: &Arc<Pipeline>| (one.counts(), one.export());
+                let others = others.map(|(name, one)| (name, one.map(told)));
+                status(pipeline.counts(), tracing.tally(), &pipeline.export(), others)
             }
-            None => status(Counts::default(), None, &ExportState::default(), None),
+            None => status(Counts::default(), None, &ExportState::default(), []),
         }
     }
 
@@ -105,7 +114,12 @@ impl Plugin for Otel {
 
     fn flush(&self, timeout: Duration) -> Result<(), PluginError> {
         match &self.0 {
-            Some(running) => running.each(|pipeline| pipeline.flush(timeout)),
+            Some(running) => {
+                if let Some(metrics) = &running.metrics {
+                    metrics.collect();
+                }
+                running.each(|pipeline| pipeline.flush(timeout))
+            }
             None => Ok(()),
         }
     }
@@ -115,8 +129,17 @@ impl Plugin for Otel {
         let began = Instant::now();
         // From now on the API makes no spans. Its own part has nothing to wait for.
         _ = running.provider.shutdown_with_timeout(timeout);
+        if let Some(metrics) = &running.metrics {
+            metrics.stop();
+        }
         let left = timeout.saturating_sub(began.elapsed());
         running.each(|pipeline| pipeline.shutdown(left))
+    }
+
+    fn metrics(&self, visit: Visit<'_>) {
+        if let Some(running) = &self.0 {
+            running.own.visit(visit);
+        }
     }
 }
 
@@ -127,15 +150,28 @@ impl Running {
         let pipeline = start(Signal::Traces, &config.traces)?;
         let has_logs = config.log_level.is_some() && config.logs.exporter != config::Exporter::None;
         let logs = has_logs.then(|| start(Signal::Logs, &config.logs)).transpose()?;
+        let own = Own::new(&config.traces, &pipeline);
+        let own = logs.iter().fold(own, |own, logs| own.with_logs(&config.logs, logs));
+        let every = config.metric_interval;
+        let every = every.filter(|_| config.metrics.exporter != config::Exporter::None);
+        let metrics = every
+            .map(|every| {
+                let pipeline = start(Signal::Metrics, &config.metrics)?;
+                Reader::start(host.clone(), own.clone(), pipeline, every, config.exemplars)
+                    .map_err(|error| failed(format_args!("no thread for metrics: {error}")))
+            })
+            .transpose()?;
         let tracing = Tracing::new(config, host, Arc::clone(&pipeline));
         let live = tracing.live().clone();
         let provider = provider::register(live, resource, Arc::clone(&pipeline));
         let has_collector = config.traces.exporter == config::Exporter::Otlp;
-        Ok(Self { pipeline, logs, provider, tracing, has_collector })
+        Ok(Self { pipeline, logs, own, metrics, provider, tracing, has_collector })
     }
 
     fn pipelines(&self) -> impl Iterator<Item = &Pipeline> {
-        [Some(&self.pipeline), self.logs.as_ref()].into_iter().flatten().map(Arc::as_ref)
+        let metrics = self.metrics.as_ref().map(Reader::pipeline);
+        let all = [Some(&self.pipeline), self.logs.as_ref(), metrics];
+        all.into_iter().flatten().map(Arc::as_ref)
     }
 
     /// Does with every pipeline what blocks, at the same time; answers the first failure.
@@ -206,13 +242,13 @@ fn resource(config: &Config, service: &Service) -> Resource {
         .build()
 }
 
-/// The plugin's part of `GET /plugins`; `held` only where spans wait for their request's end, `logs`
-/// only where the host's log is exported.
+/// The plugin's part of `GET /plugins`; `held` only where spans wait for their request's end,
+/// `others` only where they are exported.
 fn status(
     counts: Counts,
     held: Option<Tally>,
     export: &ExportState,
-    logs: Option<(Counts, ExportState)>,
+    others: impl IntoIterator<Item = (&'static str, Option<(Counts, ExportState)>)>,
 ) -> String {
     let mut status = json!({
         "spans": {
@@ -225,8 +261,9 @@ fn status(
         "export": export_status(&counts, export),
         "panics": guard::panics(),
     });
-    if let Some((counts, export)) = logs {
-        status["logs"] = json!({
+    for (name, told) in others {
+        let Some((counts, export)) = told else { continue };
+        status[name] = json!({
             "exported": counts.exported,
             "dropped": counts.dropped,
             "export": export_status(&counts, &export),
@@ -290,12 +327,25 @@ mod tests {
     fn the_status_has_the_shape_of_the_contract() {
         let since = SystemTime::UNIX_EPOCH;
         let export = ExportState { is_failing: true, since, ..ExportState::default() };
-        let counts = Counts { live: 6, started: 4, sampled: 3, exported: 1, dropped: 2, queued: 5 };
+        let counts = Counts {
+            live: 6,
+            started: 4,
+            sampled: 3,
+            exported: 1,
+            dropped: 2,
+            queued: 5,
+            ..Counts::default()
+        };
         let tally = Some(Tally { held: 7, bytes: 12, dropped: 8 });
         let logs = Counts { exported: 9, dropped: 10, queued: 11, ..Counts::default() };
         let logs = Some((logs, ExportState { since, ..ExportState::default() }));
-        let told: serde_json::Value =
-            serde_json::from_str(&status(counts, tally, &export, logs)).unwrap();
+        let told: serde_json::Value = serde_json::from_str(&status(
+            counts,
+            tally,
+            &export,
+            [("logs", logs), ("metrics", None)],
+        ))
+        .unwrap();
         let wanted = json!({
             "spans": {"live": 6, "started": 4, "sampled": 3, "exported": 1, "dropped": 2},
             "export": {

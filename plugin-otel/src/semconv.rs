@@ -1,4 +1,5 @@
-//! Every name of the OpenTelemetry semantic conventions that appears in our spans and resource.
+//! Every name of the OpenTelemetry semantic conventions that appears in our spans, resource and
+//! attributes of metrics.
 
 /// The instrumentation scope of the spans of exchanges.
 pub(crate) const SCOPE: &str = "plugin-otel";
@@ -30,6 +31,9 @@ pub(crate) const HTTP_ROUTE: &str = "http.route";
 pub(crate) const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
 pub(crate) const NETWORK_PEER_PORT: &str = "network.peer.port";
 pub(crate) const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+pub(crate) const OTEL_COMPONENT_NAME: &str = "otel.component.name";
+pub(crate) const OTEL_COMPONENT_TYPE: &str = "otel.component.type";
+pub(crate) const OTEL_SPAN_SAMPLING_RESULT: &str = "otel.span.sampling_result";
 pub(crate) const PEER_SERVICE: &str = "peer.service";
 pub(crate) const RPC_GRPC_STATUS_CODE: &str = "rpc.grpc.status_code";
 pub(crate) const SERVER_ADDRESS: &str = "server.address";

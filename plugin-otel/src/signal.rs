@@ -1,7 +1,8 @@
 //! The kinds of telemetry that are exported, and what tells them apart on the way.
 
 use opentelemetry_proto::tonic::collector::{
-    logs::v1::ExportLogsServiceRequest, trace::v1::ExportTraceServiceRequest,
+    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+    trace::v1::ExportTraceServiceRequest,
 };
 use prost::Message as _;
 use serde_json::Value;
@@ -13,6 +14,8 @@ pub(crate) enum Signal {
     Traces,
     /// Log records.
     Logs,
+    /// Metrics; an item is all of one moment.
+    Metrics,
 }
 
 /// The names in OTLP's JSON that lead to what is exported.
@@ -36,6 +39,7 @@ impl Signal {
         match self {
             Self::Traces => "spans",
             Self::Logs => "log records",
+            Self::Metrics => "collections of metrics",
         }
     }
 
@@ -44,6 +48,7 @@ impl Signal {
         match self {
             Self::Traces => "v1/traces",
             Self::Logs => "v1/logs",
+            Self::Metrics => "v1/metrics",
         }
     }
 
@@ -52,14 +57,17 @@ impl Signal {
         match self {
             Self::Traces => "opentelemetry.proto.collector.trace.v1.TraceService/Export",
             Self::Logs => "opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            Self::Metrics => "opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
         }
     }
 
-    /// The variable of this signal that has the meaning which `name` has for traces.
-    pub(crate) fn variable(self, name: &str) -> String {
+    /// The variable of this signal that has the meaning which `name` has for traces, if there is one.
+    pub(crate) fn variable(self, name: &str) -> Option<String> {
         match self {
-            Self::Traces => name.to_owned(),
-            Self::Logs => name.replace("_TRACES_", "_LOGS_").replace("_BSP_", "_BLRP_"),
+            Self::Traces => Some(name.to_owned()),
+            Self::Logs => Some(name.replace("_TRACES_", "_LOGS_").replace("_BSP_", "_BLRP_")),
+            Self::Metrics if name.contains("_BSP_") => None,
+            Self::Metrics => Some(name.replace("_TRACES_", "_METRICS_")),
         }
     }
 
@@ -80,6 +88,13 @@ impl Signal {
                 item: "log",
                 rejected: "rejectedLogRecords",
             },
+            Self::Metrics => Names {
+                resources: "resourceMetrics",
+                scopes: "scopeMetrics",
+                items: "metrics",
+                item: "metric",
+                rejected: "rejectedDataPoints",
+            },
         }
     }
 
@@ -98,6 +113,9 @@ impl Signal {
             Self::Logs => {
                 serde_json::to_value(ExportLogsServiceRequest::decode(request).map_err(wrong)?)
             }
+            Self::Metrics => {
+                serde_json::to_value(ExportMetricsServiceRequest::decode(request).map_err(wrong)?)
+            }
         };
         json.map_err(|error| format!("{} that JSON cannot hold: {error}", self.noun()))
     }
@@ -109,14 +127,23 @@ mod tests {
 
     #[test]
     fn each_signal_has_variables_of_its_own() {
-        for (name, of_logs) in [
-            ("OTEL_TRACES_EXPORTER", "OTEL_LOGS_EXPORTER"),
-            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
-            ("OTEL_BSP_SCHEDULE_DELAY", "OTEL_BLRP_SCHEDULE_DELAY"),
+        for (name, of_logs, of_metrics) in [
+            ("OTEL_TRACES_EXPORTER", "OTEL_LOGS_EXPORTER", Some("OTEL_METRICS_EXPORTER")),
+            (
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+                Some("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"),
+            ),
+            (
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                Some("OTEL_EXPORTER_OTLP_ENDPOINT"),
+            ),
+            ("OTEL_BSP_SCHEDULE_DELAY", "OTEL_BLRP_SCHEDULE_DELAY", None),
         ] {
-            assert_eq!(Signal::Traces.variable(name), name);
-            assert_eq!(Signal::Logs.variable(name), of_logs);
+            assert_eq!(Signal::Traces.variable(name).as_deref(), Some(name));
+            assert_eq!(Signal::Logs.variable(name).as_deref(), Some(of_logs));
+            assert_eq!(Signal::Metrics.variable(name).as_deref(), of_metrics);
         }
     }
 }

@@ -583,7 +583,7 @@ mod tests {
         let settings = parse(&text, &[]).unwrap();
         assert_eq!(settings.config().route.len(), 2);
         assert_eq!(settings.config().discovery.r#static["greeter"].len(), 2);
-        assert_eq!(settings.plugin.len(), 31, "keys of the plugin");
+        assert_eq!(settings.plugin.len(), 33, "keys of the plugin");
     }
 
     /// A comment that is a key with its value, or a table's head; prose is neither.

@@ -37,6 +37,12 @@ pub(crate) struct Config {
     pub(crate) logs: Destination,
     /// The least serious lines of the host's log that are exported; `None`: no line is.
     pub(crate) log_level: Option<Level>,
+    /// What becomes of metrics.
+    pub(crate) metrics: Destination,
+    /// How often metrics are exported; `None`: never.
+    pub(crate) metric_interval: Option<Duration>,
+    /// Whether metrics name spans that they were measured in.
+    pub(crate) exemplars: bool,
     /// Which spans are recorded.
     pub(crate) sampler: Sampler,
     /// Which headers carry the context.
@@ -171,6 +177,13 @@ impl Config {
             traces: destination::read(&mut reader, Signal::Traces)?,
             logs: destination::read(&mut reader, Signal::Logs)?,
             log_level: reader.value("log-level", parse::level, Some(Level::INFO))?,
+            metrics: destination::read(&mut reader, Signal::Metrics)?,
+            metric_interval: reader.value(
+                "metric-interval",
+                parse::optional_duration,
+                Some(Duration::from_secs(60)),
+            )?,
+            exemplars: reader.value("exemplar-filter", parse::exemplar_filter, true)?,
             sampler: reader.sampler()?,
             propagators: reader.propagators()?,
             policy: reader.policy()?,

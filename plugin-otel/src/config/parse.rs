@@ -220,6 +220,15 @@ pub(super) fn optional_duration(raw: Raw<'_>) -> Result<Option<Duration>, String
     if raw.text() == Ok("none") { Ok(None) } else { duration(raw).map(Some) }
 }
 
+/// Whether metrics name spans that they were measured in.
+pub(super) fn exemplar_filter(raw: Raw<'_>) -> Result<bool, String> {
+    match raw.text()? {
+        "trace_based" => Ok(true),
+        "always_off" => Ok(false),
+        other => Err(unknown("exemplar filter", other, &["trace_based", "always_off"])),
+    }
+}
+
 /// What is done with a caller's context.
 pub(super) fn trust(raw: Raw<'_>) -> Result<Trust, String> {
     let name = raw.text()?;

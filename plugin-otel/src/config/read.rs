@@ -55,7 +55,7 @@ impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
         setting
             .into_iter()
             .flat_map(Setting::variables)
-            .map(|name| self.signal.variable(name))
+            .filter_map(|name| self.signal.variable(name))
             .filter_map(|name| self.variable(&name).map(|text| (name, text)))
             .collect()
     }

@@ -4,12 +4,12 @@ use plugin_api::Setting;
 
 /// Every key, with its default and the variables that stand in for it.
 pub(crate) const SETTINGS: &[Setting] = &[
-    Setting::new("exporter", "\"otlp\"", "where spans and log records go: otlp, console or none")
+    Setting::new("exporter", "\"otlp\"", "where spans, log records and metrics go: otlp, console or none")
         .or_variable("OTEL_TRACES_EXPORTER"),
     Setting::new(
         "endpoint",
         "\"http://localhost:4317\"",
-        "the collector; port 4318 is the default of the http protocols, which add v1/traces and v1/logs",
+        "the collector; port 4318 is the default of the http protocols, which add v1/traces, v1/logs and v1/metrics",
     )
     .or_variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT OTEL_EXPORTER_OTLP_ENDPOINT"),
     Setting::new("protocol", "\"grpc\"", "grpc, http/protobuf or http/json")
@@ -51,6 +51,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "\"INFO\"",
         "the host's log lines that are exported: ERROR, WARN, INFO, DEBUG, TRACE or OFF",
     ),
+    Setting::new(
+        "metric-interval",
+        "\"60s\"",
+        "how often metrics are exported: a duration, or none",
+    )
+    .or_variable("OTEL_METRIC_EXPORT_INTERVAL"),
+    Setting::new(
+        "exemplar-filter",
+        "\"trace_based\"",
+        "whether metrics name spans that are sampled: trace_based or always_off",
+    )
+    .or_variable("OTEL_METRICS_EXEMPLAR_FILTER"),
     Setting::new("sampler", "\"parentbased_always_on\"", "which spans are recorded")
         .or_variable("OTEL_TRACES_SAMPLER"),
     Setting::new("sampler-arg", "1.0", "the ratio of the traceidratio samplers, 0 to 1")

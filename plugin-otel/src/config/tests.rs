@@ -39,6 +39,8 @@ fn the_defaults_are_those_that_are_documented() {
     assert_eq!((config.traces.max_queue_size, config.traces.max_export_batch_size), (65536, 4096));
     assert_eq!(config.traces.schedule_delay, Duration::from_secs(5));
     assert_eq!(config.log_level, Some(Level::INFO));
+    assert_eq!(config.metric_interval, Some(Duration::from_secs(60)));
+    assert!(config.exemplars);
     assert_eq!(config.sampler, sampler("parentbased_always_on", 1.0));
     assert_eq!(config.propagators, propagators(&["tracecontext", "baggage"]));
     assert!(config.traces.headers.is_empty() && config.resource.is_empty());
@@ -133,6 +135,20 @@ fn each_signal_has_variables_of_its_own() {
     assert_eq!((traces.headers.len(), logs.headers.len()), (0, 1));
     assert_eq!((traces.max_queue_size, logs.max_queue_size), (5, 6));
     assert_eq!(config.warnings.len(), 1, "what concerns both is said once: {:?}", config.warnings);
+    assert_eq!(config.metrics.endpoint, "http://c:1/v1/metrics");
+    assert_eq!(config.metrics.max_queue_size, 65536, "these variables are not for metrics");
+    let of_metrics = [
+        ("OTEL_METRICS_EXPORTER", "none"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "250"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "always_off"),
+    ];
+    let config = good("{}", &of_metrics);
+    assert_eq!((config.metrics.exporter, config.traces.exporter), (Exporter::None, Exporter::Otlp));
+    assert_eq!(
+        (config.metric_interval, config.exemplars),
+        (Some(Duration::from_millis(250)), false)
+    );
+    assert_eq!(good(r#"{"metric-interval": "none"}"#, &of_metrics).metric_interval, None);
     let own = [("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://d:2/in")];
     assert_eq!(good("{}", &own).logs.endpoint, "http://d:2/in");
     assert_eq!(good(r#"{"endpoint": "http://e:3"}"#, &own).logs.endpoint, "http://e:3");

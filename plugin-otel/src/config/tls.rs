@@ -77,7 +77,7 @@ fn by_variable<E: Fn(&str) -> Option<String>>(
     what: &str,
 ) -> Option<File> {
     ["OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"].into_iter().find_map(|start| {
-        let variable = reader.signal.variable(&format!("{start}{what}"));
+        let variable = reader.signal.variable(&format!("{start}{what}"))?;
         let path = reader.variable(&variable)?.trim().into();
         Some(File { setting, variable: Some(variable), path })
     })

@@ -106,6 +106,10 @@ pub(crate) struct Counts {
     pub(crate) dropped: u64,
     /// Items that wait or are being exported.
     pub(crate) queued: u64,
+    /// Those of `dropped` that found no room.
+    pub(crate) refused: u64,
+    /// Those of `queued` that are being exported.
+    pub(crate) inflight: u64,
 }
 
 impl Pipeline {
@@ -183,6 +187,22 @@ impl Pipeline {
         encode::span(span, &mut bytes);
         let scope = Scope::Api(batch::scope_fields(&span.instrumentation_scope).into());
         self.shared.pushed(buffers.push_alone(queue, scope, bytes));
+    }
+
+    /// Takes an item that is encoded already: a field of its scope.
+    pub(crate) fn finish_encoded(&self, item: Vec<u8>) {
+        let Shared { buffers, queue, .. } = &*self.shared;
+        self.shared.pushed(buffers.push_alone(queue, Scope::Own, item));
+    }
+
+    /// Does not let what waits wait any longer.
+    pub(crate) fn export_now(&self) {
+        self.shared.urge();
+    }
+
+    /// How many items may wait, those on their way included.
+    pub(crate) fn capacity(&self) -> usize {
+        self.shared.buffers.bounds().0
     }
 
     /// The counters now.
@@ -303,6 +323,8 @@ impl Shared {
                 exported,
                 dropped: dropped + made.dropped,
                 queued: made.accepted.saturating_sub(exported + dropped),
+                refused: made.dropped,
+                inflight: self.queue.flying() as u64,
             };
         }
     }

@@ -100,6 +100,11 @@ impl Queue {
         Some(batch)
     }
 
+    /// How many items are on their way.
+    pub(super) fn flying(&self) -> usize {
+        self.lock().flights.iter().map(|flight| flight.items).sum()
+    }
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().waiting.is_empty()
