@@ -37,6 +37,7 @@ mod ends;
 mod export_tls;
 mod forward;
 mod log;
+mod metrics;
 mod policy;
 mod python;
 mod readme;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         tls::trials(),
         export_tls::trials(),
         log::trials(),
+        metrics::trials(),
         trace::trials(),
         context::trials(),
         curl::trials(),

@@ -12,14 +12,21 @@ use hyper_util::{
 };
 pub use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
+    collector::{
+        metrics::v1::{
+            ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+            metrics_service_server::{MetricsService, MetricsServiceServer},
+        },
+        trace::v1::{
+            ExportTraceServiceRequest, ExportTraceServiceResponse,
+            trace_service_server::{TraceService, TraceServiceServer},
+        },
     },
     common::v1::{AnyValue, KeyValue, any_value},
     trace::v1::{self as proto, ResourceSpans, ScopeSpans},
 };
 use prost::Message;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -28,7 +35,11 @@ use tokio::{
 };
 use tonic::{codec::CompressionEncoding, transport::server::TcpIncoming};
 
-use crate::{conventions, wait::DEADLINE};
+use crate::{
+    conventions,
+    metric::{self, MetricPoint},
+    wait::DEADLINE,
+};
 
 /// A collector that keeps what it is sent, and holds it to the conventions: dropped, it fails the test
 /// that a wrong span came in.
@@ -108,6 +119,8 @@ struct State {
     /// What is wrong with them.
     complaints: Vec<String>,
     exports: Vec<Export>,
+    metrics: Vec<MetricPoint>,
+    metric_exports: Vec<Export>,
 }
 
 #[derive(Clone, Debug)]
@@ -155,6 +168,32 @@ impl Collector {
     #[must_use]
     pub fn exports(&self) -> Vec<Export> {
         self.store.0.borrow().exports.clone()
+    }
+
+    /// The points of metrics that have arrived, of all exports.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<MetricPoint> {
+        self.store.0.borrow().metrics.clone()
+    }
+
+    /// The outsides of the exports of metrics that have arrived.
+    #[must_use]
+    pub fn metric_exports(&self) -> Vec<Export> {
+        self.store.0.borrow().metric_exports.clone()
+    }
+
+    /// Waits for a point that `is_it`, and returns the newest.
+    ///
+    /// # Panics
+    /// Past the deadline, with `what` was waited for and the points that are there.
+    pub async fn metric(&self, what: &str, is_it: impl Fn(&MetricPoint) -> bool) -> MetricPoint {
+        let mut receiver = self.store.0.subscribe();
+        let newest = |state: &State| state.metrics.iter().rev().find(|point| is_it(point)).cloned();
+        let arrival = receiver.wait_for(|state| newest(state).is_some());
+        if let Ok(state) = tokio::time::timeout(DEADLINE, arrival).await {
+            return newest(&state.expect("the collector has the other end")).expect("just found");
+        }
+        panic!("waited {DEADLINE:?} in vain for {what}; there are {:#?}", self.metrics())
     }
 
     /// Waits until `enough` of what has arrived, and returns it.
@@ -249,8 +288,10 @@ impl Span {
 }
 
 async fn serve_grpc(listener: TcpListener, store: Store) {
-    let service = TraceServiceServer::new(store).accept_compressed(CompressionEncoding::Gzip);
-    let server = tonic::transport::Server::builder().add_service(service);
+    let gzip = CompressionEncoding::Gzip;
+    let traces = TraceServiceServer::new(store.clone()).accept_compressed(gzip);
+    let metrics = MetricsServiceServer::new(store).accept_compressed(gzip);
+    let server = tonic::transport::Server::builder().add_service(traces).add_service(metrics);
     server.serve_with_incoming(TcpIncoming::from(listener)).await.expect("gRPC is served");
 }
 
@@ -260,12 +301,30 @@ impl TraceService for Store {
         &self,
         request: tonic::Request<ExportTraceServiceRequest>,
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
-        let (metadata, _, request) = request.into_parts();
-        let headers = metadata.into_headers();
-        let gzip = headers.get("grpc-encoding").is_some_and(|encoding| encoding == "gzip");
-        self.keep(Export { protocol: Protocol::Grpc, gzip, headers }, request);
+        let (export, request) = open(request);
+        self.keep(export, request);
         Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
     }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Store {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportMetricsServiceRequest>,
+    ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
+        let (export, request) = open(request);
+        self.keep_metrics(export, request);
+        Ok(tonic::Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
+/// The outside and the inside of an export over gRPC.
+fn open<T>(request: tonic::Request<T>) -> (Export, T) {
+    let (metadata, _, request) = request.into_parts();
+    let headers = metadata.into_headers();
+    let gzip = headers.get("grpc-encoding").is_some_and(|encoding| encoding == "gzip");
+    (Export { protocol: Protocol::Grpc, gzip, headers }, request)
 }
 
 async fn serve_http(listener: TcpListener, store: Store) {
@@ -288,17 +347,23 @@ async fn answer(
     let body = body.collect().await?.to_bytes();
     let mut response = Response::default();
     let content_type = head.headers.get("content-type").cloned();
-    *response.status_mut() = match (head.method.as_str(), head.uri.path()) {
-        ("POST", "/v1/traces") => match receive(head.headers, &body) {
-            Some((export, request)) => {
-                let json = export.protocol == Protocol::HttpJson;
-                *response.body_mut() = Full::from(if json { "{}" } else { "" });
-                store.keep(export, request);
-                StatusCode::OK
-            }
-            None => StatusCode::BAD_REQUEST,
-        },
-        _ => StatusCode::NOT_FOUND,
+    let taken = match (head.method.as_str(), head.uri.path()) {
+        ("POST", "/v1/traces") => {
+            Some(take(head.headers, &body, |export, request| store.keep(export, request)))
+        }
+        ("POST", "/v1/metrics") => {
+            Some(take(head.headers, &body, |export, request| store.keep_metrics(export, request)))
+        }
+        _ => None,
+    };
+    *response.status_mut() = match taken {
+        Some(Some(Protocol::HttpJson)) => {
+            *response.body_mut() = Full::from("{}");
+            StatusCode::OK
+        }
+        Some(Some(_)) => StatusCode::OK,
+        Some(None) => StatusCode::BAD_REQUEST,
+        None => StatusCode::NOT_FOUND,
     };
     if let Some(content_type) = content_type {
         response.headers_mut().insert("content-type", content_type);
@@ -306,8 +371,23 @@ async fn answer(
     Ok(response)
 }
 
+/// Keeps the export in an HTTP request, and answers how it came; `None` if there is none.
+fn take<T: Message + Default + DeserializeOwned>(
+    headers: HeaderMap,
+    body: &[u8],
+    keep: impl FnOnce(Export, T),
+) -> Option<Protocol> {
+    let (export, request) = receive(headers, body)?;
+    let protocol = export.protocol;
+    keep(export, request);
+    Some(protocol)
+}
+
 /// The export in an HTTP request; `None` if there is none.
-fn receive(headers: HeaderMap, body: &[u8]) -> Option<(Export, ExportTraceServiceRequest)> {
+fn receive<T: Message + Default + DeserializeOwned>(
+    headers: HeaderMap,
+    body: &[u8],
+) -> Option<(Export, T)> {
     let gzip = match headers.get("content-encoding") {
         Some(encoding) if encoding == "gzip" => true,
         None => false,
@@ -321,9 +401,7 @@ fn receive(headers: HeaderMap, body: &[u8]) -> Option<(Export, ExportTraceServic
         plain.extend_from_slice(body);
     }
     let (protocol, request) = match headers.get("content-type")?.to_str().ok()? {
-        "application/x-protobuf" => {
-            (Protocol::HttpProtobuf, ExportTraceServiceRequest::decode(&plain[..]).ok()?)
-        }
+        "application/x-protobuf" => (Protocol::HttpProtobuf, T::decode(&plain[..]).ok()?),
         "application/json" => (Protocol::HttpJson, serde_json::from_slice(&plain).ok()?),
         _ => return None,
     };
@@ -338,6 +416,15 @@ impl Store {
                 state.complaints.extend(spans.scope_spans.iter().flat_map(complaints));
             }
             state.spans.extend(request.resource_spans.into_iter().flat_map(flatten));
+        });
+    }
+
+    fn keep_metrics(&self, export: Export, request: ExportMetricsServiceRequest) {
+        let points: Vec<_> =
+            request.resource_metrics.into_iter().flat_map(metric::flatten).collect();
+        self.0.send_modify(|state| {
+            state.metric_exports.push(export);
+            state.metrics.extend(points);
         });
     }
 }
@@ -384,7 +471,7 @@ impl From<proto::Span> for Span {
     }
 }
 
-fn plain(attributes: Vec<KeyValue>) -> BTreeMap<String, Value> {
+pub(crate) fn plain(attributes: Vec<KeyValue>) -> BTreeMap<String, Value> {
     let pairs = attributes.into_iter().map(|pair| (pair.key, value(pair.value)));
     pairs.collect()
 }
@@ -403,6 +490,6 @@ fn value(value: Option<AnyValue>) -> Value {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

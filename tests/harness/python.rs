@@ -21,7 +21,8 @@ impl Python {
     pub fn installed() -> Result<Self, Skipped> {
         let given = std::env::var_os("PYTHON_INTEROP").map(PathBuf::from);
         let folder = given.unwrap_or_else(|| artifacts::target().join("tools/python-interop"));
-        let is_there = folder.join("opentelemetry/instrumentation/aiohttp_client").is_dir();
+        let packages = ["opentelemetry/instrumentation/aiohttp_client", "prometheus_client"];
+        let is_there = packages.iter().all(|package| folder.join(package).is_dir());
         let reason = "the Python packages are not installed (pip install --target \
                       target/tools/python-interop -r tests/fixtures/python/requirements.txt)";
         if is_there { Ok(Self(folder)) } else { Err(Skipped::new(reason)) }
