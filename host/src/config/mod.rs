@@ -24,7 +24,7 @@ pub use error::ConfigError;
 pub use fragment::Fragment;
 pub use settings::{Effective, Settings};
 pub use tree::Origin;
-pub use value::{BaseUrl, LogFilter, StatusCode};
+pub use value::{BaseUrl, LogFilter, RedisUrl, StatusCode};
 
 /// Every setting of the host itself, typed and checked. The plugin's own are not among them.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -213,6 +213,8 @@ pub struct Discovery {
     pub r#static: BTreeMap<String, Vec<BaseUrl>>,
     /// The `etcd` backend.
     pub etcd: Etcd,
+    /// The `redis` backend.
+    pub redis: Redis,
 }
 
 impl Default for Discovery {
@@ -225,6 +227,7 @@ impl Default for Discovery {
             advertise: None,
             r#static: BTreeMap::new(),
             etcd: Etcd::default(),
+            redis: Redis::default(),
         }
     }
 }
@@ -238,6 +241,8 @@ pub enum Backend {
     Static,
     /// An etcd cluster.
     Etcd,
+    /// A Redis server.
+    Redis,
 }
 
 /// `[discovery.etcd]`: an etcd cluster.
@@ -266,6 +271,22 @@ impl Default for Etcd {
             password: String::new(),
             tls: ClientTls::default(),
         }
+    }
+}
+
+/// `[discovery.redis]`: a Redis server.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Redis {
+    /// Where it is, with user, password and the number of the database, if there are any.
+    pub url: RedisUrl,
+    /// What every key starts with.
+    pub prefix: String,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self { url: RedisUrl::default(), prefix: "host".to_owned() }
     }
 }
 

@@ -408,7 +408,7 @@ mod tests {
             ),
             (
                 "[discovery]\nbackend = \"zoo\"",
-                "host.toml:2: discovery.backend: wanted one of static, etcd, found \"zoo\"",
+                "host.toml:2: discovery.backend: wanted one of static, etcd, redis, found \"zoo\"",
             ),
             ("[[route]]\nservice = \"a\"", "host.toml:1: route.0: the key \"path\" is missing"),
             (
@@ -542,6 +542,51 @@ mod tests {
         let known = [Setting::new("headers", "{}", ""), Setting::new("sampler-args", "", "")];
         let error = settings.check_plugin_keys(&known).unwrap_err().to_string();
         assert!(error.contains("otel.max-queue-size: unknown key"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_store_is_named_too() {
+        for (text, wanted) in [
+            (
+                "[discovery.redis]\nurl = \"redis://a:26379,b:26379\"",
+                "host.toml:2: discovery.redis.url: wanted the URL of one server; neither Redis \
+                 Cluster nor Sentinel is spoken here",
+            ),
+            (
+                "[discovery]\nbackend = \"etcd\"\n[server]\nlisten = \"0.0.0.0:80\"",
+                "host.toml:4: server.listen: nobody can call 0.0.0.0:80; say in \
+                 discovery.advertise how others reach this instance",
+            ),
+            (
+                "[discovery]\nbackend = \"etcd\"\n[service]\ngroup = \"a/b\"",
+                "host.toml:4: service.group: wanted a name without '/' and ':', found \"a/b\"",
+            ),
+            (
+                "[discovery]\nbackend = \"etcd\"\netcd.endpoints = []",
+                "host.toml:3: discovery.etcd.endpoints: wanted one URL at least",
+            ),
+        ] {
+            assert_eq!(parse(text, &[]).unwrap_err(), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_store_may_come_to_know_a_group_that_is_not_known_yet() {
+        let route = "[[route]]\npath = \"/a\"\nservice = \"later\"";
+        assert!(parse(route, &[]).is_err());
+        assert!(parse(route, &[("HOST_DISCOVERY__BACKEND", "redis")]).is_ok());
+    }
+
+    #[test]
+    fn secrets_of_a_store_are_not_printed() {
+        let file = "[discovery]\netcd.password = \"pw1\"\nredis.url = \"redis://me:pw2@a:1/0\"";
+        let settings = parse(file, &[]).unwrap();
+        let printed =
+            format!("{:?} {:?}", settings.effective(&[]), settings.config().discovery.redis);
+        assert!(!printed.contains("pw1") && !printed.contains("pw2"), "{printed}");
+        assert!(printed.contains("redis://***@a:1/0"), "{printed}");
+        let wrong = parse("[discovery]\nredis.url = \"redi://me:pw3@a:1/0\"", &[]).unwrap_err();
+        assert!(!wrong.contains("pw3"), "{wrong}");
     }
 
     #[test]

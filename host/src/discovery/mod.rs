@@ -10,6 +10,7 @@ mod health;
 mod instance;
 mod keys;
 mod member;
+mod redis;
 mod r#static;
 mod view;
 
@@ -87,6 +88,10 @@ fn connect(config: &config::Discovery, group: &str) -> Result<Store, (&'static s
         Backend::Etcd => {
             let etcd = etcd::Etcd::new(&config.etcd).map_err(|error| ("discovery.etcd", error))?;
             ("etcd", Keys::new(&config.etcd.prefix, '/', group), Arc::new(etcd))
+        }
+        Backend::Redis => {
+            let keys = Keys::new(&config.redis.prefix, ':', group);
+            ("redis", keys, Arc::new(redis::Redis::new(config)))
         }
     })
 }

@@ -1,0 +1,254 @@
+//! Redis: entries that expire, keyspace notifications where the server sends them, and a scan from
+//! time to time in any case, for notifications may be lost and expiry is not punctual.
+
+use std::{collections::BTreeSet, convert::Infallible, future, time::Duration};
+
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, Either},
+};
+use redis::{
+    AsyncConnectionConfig, Client, RedisError, RedisResult,
+    aio::{MultiplexedConnection, PubSubStream},
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{
+    Discovery, DiscoveryError, Registration,
+    view::{Change, View},
+};
+use crate::config;
+
+/// How long an answer may take to come.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often the server is scanned where it sends no notifications.
+const SCAN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many keys one command is about, at most.
+const BATCH: usize = 1000;
+
+/// `[discovery.redis]`.
+pub(super) struct Redis {
+    client: Client,
+    /// Where it is, for messages: without what is secret.
+    server: String,
+    heartbeat: Duration,
+}
+
+impl Redis {
+    pub(super) fn new(config: &config::Discovery) -> Self {
+        let client = config.redis.url.client();
+        let server = client.get_connection_info().addr().to_string();
+        Self { client, server, heartbeat: config.heartbeat }
+    }
+
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(TIMEOUT))
+            .set_response_timeout(Some(TIMEOUT));
+        self.client.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    async fn try_follow(&self, view: &View) -> RedisResult<Infallible> {
+        let mut connection = self.connect().await?;
+        // Before the scan, so that nothing falls between the two.
+        let mut notified = match self.is_notifying(&mut connection).await {
+            true => Some(self.subscribe(view).await?),
+            false => None,
+        };
+        let every =
+            if notified.is_some() { self.heartbeat } else { SCAN_INTERVAL.min(self.heartbeat) };
+        loop {
+            view.snapshot(scan(&mut connection, view).await?);
+            let again = Instant::now() + every;
+            while let Ok(keys) = timeout_at(again, next_keys(&mut notified)).await {
+                let keys: Vec<String> = keys?.into_iter().collect();
+                let values = get(&mut connection, &keys).await?;
+                let changes = keys.into_iter().zip(values).map(|(key, value)| match value {
+                    Some(value) => Change::Put(key, value),
+                    None => Change::Removed(key),
+                });
+                view.apply(changes.collect());
+            }
+        }
+    }
+
+    /// Whether the server tells of keys that are set, deleted and expire. One that does not say is
+    /// taken for one that does not.
+    async fn is_notifying(&self, connection: &mut MultiplexedConnection) -> bool {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("GET").arg("notify-keyspace-events");
+        let told: RedisResult<Vec<String>> = command.query_async(connection).await;
+        let events = told.ok().and_then(|told| told.into_iter().nth(1)).unwrap_or_default();
+        let all = events.contains('A') || ['g', '$', 'x'].iter().all(|kind| events.contains(*kind));
+        let is_notifying = events.contains('K') && all;
+        if !is_notifying {
+            tracing::info!(
+                "discovery: redis: {}: notify-keyspace-events is {events:?}, wanted \"Kg$x\" to see \
+                 changes at once; looking every {SCAN_INTERVAL:?}",
+                self.server,
+            );
+        }
+        is_notifying
+    }
+
+    async fn subscribe(&self, view: &View) -> RedisResult<PubSubStream> {
+        let subscribe = async {
+            let mut channel = self.client.get_async_pubsub().await?;
+            let database = self.client.get_connection_info().redis_settings().db();
+            let keys = view.keys();
+            let channel_of = |key: &str| format!("__keyspace@{database}__:{}", literal(key));
+            channel.psubscribe(channel_of(keys.services()) + "*").await?;
+            channel.psubscribe(channel_of(keys.settings())).await?;
+            Ok(channel.into_on_message())
+        };
+        tokio::time::timeout(TIMEOUT, subscribe).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn try_keep(&self, own: &Registration, view: &View) -> RedisResult<Infallible> {
+        let time_to_live = u64::try_from(own.time_to_live().as_millis()).unwrap_or(u64::MAX);
+        let mut connection = self.connect().await?;
+        loop {
+            let mut set = redis::cmd("SET");
+            set.arg(&own.key).arg(&own.value).arg("PX").arg(time_to_live);
+            set.exec_async(&mut connection).await?;
+            view.held(&own.key);
+            let mut expire = redis::cmd("PEXPIRE");
+            expire.arg(&own.key).arg(time_to_live);
+            loop {
+                sleep(own.heartbeat).await;
+                // Setting it anew each time would have everybody read it anew each time.
+                if !expire.query_async::<bool>(&mut connection).await? {
+                    tracing::info!("discovery: redis: the entry has expired; registering anew");
+                    break;
+                }
+                view.held(&own.key);
+            }
+        }
+    }
+
+    async fn try_withdraw(&self, own: &Registration) -> RedisResult<()> {
+        redis::cmd("DEL").arg(&own.key).exec_async(&mut self.connect().await?).await
+    }
+
+    fn error(&self, source: &RedisError) -> DiscoveryError {
+        let reason = match source.code() {
+            Some("MOVED" | "ASK" | "CROSSSLOT") => {
+                "is part of a Redis Cluster, wanted a single server".to_owned()
+            }
+            _ => source.to_string(),
+        };
+        DiscoveryError { backend: "redis", message: format!("{}: {reason}", self.server) }
+    }
+}
+
+/// All that the store holds for `view`.
+async fn scan(
+    connection: &mut MultiplexedConnection,
+    view: &View,
+) -> RedisResult<Vec<(String, Vec<u8>)>> {
+    // A scan may show a key twice.
+    let mut keys = BTreeSet::from([view.keys().settings().to_owned()]);
+    let pattern = literal(view.keys().services()) + "*";
+    let mut cursor = 0_u64;
+    loop {
+        let mut command = redis::cmd("SCAN");
+        command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(BATCH);
+        let (next, found): (u64, Vec<Vec<u8>>) = command.query_async(connection).await?;
+        // A key that is not UTF-8 has no value under what is read here, and so is left out.
+        keys.extend(found.iter().map(|key| String::from_utf8_lossy(key).into_owned()));
+        cursor = next;
+        if cursor == 0 {
+            break;
+        }
+    }
+    let keys: Vec<String> = keys.into_iter().collect();
+    let values = get(connection, &keys).await?;
+    Ok(keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect())
+}
+
+/// The value of each key; none of one that is gone, or that holds something else than text.
+async fn get(
+    connection: &mut MultiplexedConnection,
+    keys: &[String],
+) -> RedisResult<Vec<Option<Vec<u8>>>> {
+    let mut values = Vec::with_capacity(keys.len());
+    for batch in keys.chunks(BATCH) {
+        let found: Vec<Option<Vec<u8>>> =
+            redis::cmd("MGET").arg(batch).query_async(connection).await?;
+        values.extend(found);
+    }
+    Ok(values)
+}
+
+/// Waits for notifications, and takes those that are there: the keys that have changed. Waits for
+/// ever where there are none.
+async fn next_keys(notified: &mut Option<PubSubStream>) -> RedisResult<BTreeSet<String>> {
+    let Some(messages) = notified else { return future::pending().await };
+    let mut keys = BTreeSet::new();
+    while keys.len() < BATCH {
+        let next = match keys.is_empty() {
+            true => Either::Left(messages.next().map(Some)),
+            false => Either::Right(future::ready(messages.next().now_or_never())),
+        };
+        let Some(message) = next.await else { break };
+        let Some(message) = message else {
+            return Err(std::io::Error::other("the connection for notifications ended").into());
+        };
+        // Renewed entries are as they were.
+        if message.get_payload_bytes() != b"expire" {
+            let channel = message.get_channel_name();
+            keys.extend(channel.split_once(':').map(|(_, key)| key.to_owned()));
+        }
+    }
+    Ok(keys)
+}
+
+/// A pattern that matches this text alone.
+fn literal(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if matches!(letter, '*' | '?' | '[' | ']' | '^' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern
+}
+
+fn late() -> RedisError {
+    std::io::Error::other(format!("no answer within {TIMEOUT:?}")).into()
+}
+
+impl Discovery for Redis {
+    fn follow<'a>(&'a self, view: &'a View) -> BoxFuture<'a, DiscoveryError> {
+        self.try_follow(view)
+            .map(|ended| match ended {
+                Err(error) => self.error(&error),
+            })
+            .boxed()
+    }
+
+    fn keep<'a>(&'a self, own: &'a Registration, view: &'a View) -> BoxFuture<'a, DiscoveryError> {
+        let kept = self.try_keep(own, view);
+        kept.map(|ended| match ended {
+            Err(error) => self.error(&error),
+        })
+        .boxed()
+    }
+
+    fn withdraw<'a>(&'a self, own: &'a Registration) -> BoxFuture<'a, Result<(), DiscoveryError>> {
+        self.try_withdraw(own).map(|done| done.map_err(|error| self.error(&error))).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_no_pattern() {
+        assert_eq!(literal("host:*[a]?\\^:"), "host:\\*\\[a\\]\\?\\\\\\^:");
+    }
+}
