@@ -33,6 +33,7 @@ mod context;
 mod conventions;
 mod curl;
 mod dependencies;
+mod discovery;
 mod ends;
 mod export_tls;
 mod forward;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         admin::trials(),
         forward::trials(),
         balance::trials(),
+        discovery::trials(),
         stack::trials(),
         boundary::trials(),
         bytes::trials(),
