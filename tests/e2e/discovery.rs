@@ -142,7 +142,7 @@ async fn a_fleet_finds_its_instances(kind: Kind) -> Result<(), Skipped> {
         (gateway.get("/who").send().await.text() == "three").then_some(())
     })
     .await;
-    println!(
+    eprintln!(
         "{kind:?}: in the gateway's table {listed:?} after it was ready, called {:?} after",
         began.elapsed()
     );
@@ -155,7 +155,7 @@ async fn a_fleet_finds_its_instances(kind: Kind) -> Result<(), Skipped> {
     three.end().await;
     let began = Instant::now();
     knows(&gateway, "greeter", &["one"]).await;
-    println!("{kind:?}: a killed instance is gone after {:?}", began.elapsed());
+    eprintln!("{kind:?}: a killed instance is gone after {:?}", began.elapsed());
     assert_eq!(store.count("greeter").await, 1);
     drop(one);
     Ok(())
@@ -462,7 +462,7 @@ async fn memory_is_flat(kind: Kind) -> Result<(), Skipped> {
         knows(&host, "greeter", &[&name]).await;
         figures.push((resident_kib(host.id()), open_files(host.id())));
     }
-    println!("{kind:?}: KiB resident and open files, after each {ROUND} entries: {figures:?}");
+    eprintln!("{kind:?}: KiB resident and open files, after each {ROUND} entries: {figures:?}");
     let (first, last) = (figures[1], figures[9]);
     // 80,000 entries that were kept would be 20 MiB.
     assert!(last.0 < first.0 + 5 * 1024, "{figures:?}");
