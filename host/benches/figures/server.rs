@@ -41,7 +41,7 @@ impl Server {
     /// The words of `prefix` come before it on the command line.
     ///
     /// # Errors
-    /// When it ends or is not ready in time, with what it logged.
+    /// When it ends or is not ready in time, with the last line that it logged.
     pub(crate) fn host(
         program: &Path,
         config: &str,
@@ -72,7 +72,10 @@ impl Server {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
         let began = Instant::now();
         let name = format!("{:?}", command.get_program());
-        let failed = |what: String, log: &str| io::Error::other(format!("{name} {what}\n{log}"));
+        let failed = |what: String, log: &str| {
+            let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+            io::Error::other(format!("{name} {what}: {last}"))
+        };
         let child = command.spawn().map_err(|error| failed(error.to_string(), ""))?;
         let mut server = Self { child, log, address, admin, ready_after: Duration::ZERO };
         while let Err(error) = server.ready() {
