@@ -26,6 +26,7 @@ trials![
     the_standard_variables_stand_in_for_absent_keys,
     a_disabled_sdk_gives_no_layers,
     the_console_exporter_prints_spans,
+    a_call_says_whether_its_connection_had_carried_another,
 ];
 
 /// A host that forwards `/hello/{name}`, traced to `endpoint`.
@@ -370,4 +371,17 @@ async fn the_console_exporter_prints_spans() {
     let output = host.stop().await;
     assert_eq!(output.code, 0, "{output:?}");
     assert!(output.stdout.contains(&caller.trace_id), "{output:?}");
+}
+
+async fn a_call_says_whether_its_connection_had_carried_another() {
+    let (collector, upstream) = (Collector::start().await, Upstream::ready().await);
+    let host = front(&upstream, &collector.grpc_endpoint(), "grpc").await;
+    for is_pooled in [false, true, true] {
+        let caller = Traceparent::sampled();
+        let call = host.get("/hello/ada").header("traceparent", &caller);
+        assert_eq!(call.send().await.status, 200);
+        let spans = collector.trace(&caller.trace_id, 2).await;
+        let client = only(&spans, SpanKind::Client);
+        assert_attributes(client, &[("exchange.pooled_connection", json!(is_pooled))]);
+    }
 }

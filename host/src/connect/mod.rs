@@ -82,11 +82,25 @@ impl SendError {
     }
 }
 
-/// A response, and the other end of the connection that it came by.
+/// The connection that a response came by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Via {
+    /// Its other end.
+    pub(crate) peer: Peer,
+    /// Whether it had carried another request before, where that is known.
+    pub(crate) is_pooled: Option<bool>,
+}
+
+impl Via {
+    /// Nothing is known of it.
+    pub(crate) const UNKNOWN: Self = Self { peer: Peer::NONE, is_pooled: None };
+}
+
+/// A response, and by what it came.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
-    pub(crate) peer: Peer,
+    pub(crate) via: Via,
 }
 
 /// The connections to all instances.
@@ -118,15 +132,14 @@ impl HttpClient {
     /// There is none; see [`SendError`].
     pub(crate) async fn send(&self, request: Request<Body>) -> Result<Answer, SendError> {
         if request.uri().scheme() != Some(&Scheme::HTTPS) {
-            let (response, peer) = self.plain.send(request).await?;
-            return Ok(Answer { response, peer: peer.into() });
+            return self.plain.send(request).await;
         }
         let is_upgrade = request.headers().contains_key(UPGRADE);
         let client = if is_upgrade { &self.tls_upgrades } else { &self.tls };
         let response = client.request(request).await.map_err(SendError::Tls)?;
         let info: Option<&HttpInfo> = response.extensions().get();
         let peer = info.map_or(Peer::NONE, |info| info.remote_addr().into());
-        Ok(Answer { response, peer })
+        Ok(Answer { response, via: Via { peer, is_pooled: None } })
     }
 }
 

@@ -11,15 +11,15 @@ use std::{
 };
 
 use http::{
-    Request, Response, Uri,
+    Request, Uri,
     uri::{Authority, Scheme},
 };
-use hyper::{body::Incoming, client::conn::http1};
+use hyper::client::conn::http1;
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use tokio::{net::TcpStream, time::Instant};
 use tower::{BoxError, Service};
 
-use super::SendError;
+use super::{Answer, SendError, Via};
 use crate::{Body, config};
 
 /// How long a connection is kept that nobody needs.
@@ -98,14 +98,10 @@ impl Pool {
         Self(Arc::new(Inner { connector, kept: Mutex::default() }))
     }
 
-    /// Sends `request`, whose target is absolute, and waits for the response head; tells the other end
-    /// of the connection, too.
+    /// Sends `request`, whose target is absolute, and waits for the response head.
     ///
     /// Where it is dropped before, the connection is closed: its peer might still answer.
-    pub(crate) async fn send(
-        &self,
-        mut request: Request<Body>,
-    ) -> Result<(Response<Incoming>, SocketAddr), SendError> {
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Answer, SendError> {
         let parts = std::mem::take(request.uri_mut()).into_parts();
         let Some(place) = parts.authority else {
             return Err(SendError::Connect("the request's target names no place".into()));
@@ -121,12 +117,12 @@ impl Pool {
             };
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {
-                    let peer = connection.peer;
+                    let via = Via { peer: connection.peer.into(), is_pooled: Some(is_kept) };
                     if !connection.sender.is_closed() {
                         connection.since = Instant::now();
                         self.0.kept().put(place.as_str(), connection);
                     }
-                    return Ok((response, peer));
+                    return Ok(Answer { response, via });
                 }
                 Err(mut error) => match error.take_message() {
                     // It was closed while nobody looked, and nothing was written.
@@ -232,18 +228,20 @@ mod tests {
         pool.0.kept().by_place.get(place).map_or(0, Vec::len)
     }
 
-    async fn exchange(pool: &Pool, place: &str) {
-        let (response, peer) = pool.send(request(place)).await.unwrap();
-        assert_eq!(peer.to_string(), place);
+    /// One exchange; tells whether its connection was kept from another.
+    async fn exchange(pool: &Pool, place: &str) -> bool {
+        let Answer { response, via } = pool.send(request(place)).await.unwrap();
+        assert_eq!(via.peer.address().unwrap().to_string(), place);
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
+        via.is_pooled.unwrap()
     }
 
     #[tokio::test]
     async fn a_connection_is_kept_for_the_next_request() {
         let pool = Pool::new(&config::Client::default());
         let place = instance(20).await;
-        for _ in 0..10 {
-            exchange(&pool, &place).await;
+        for nth in 0..10 {
+            assert_eq!(exchange(&pool, &place).await, nth > 0);
             assert_eq!(count(&pool, &place), 1);
         }
     }
@@ -253,7 +251,7 @@ mod tests {
         let pool = Pool::new(&config::Client::default());
         let place = instance(1).await;
         for _ in 0..10 {
-            exchange(&pool, &place).await;
+            assert!(!exchange(&pool, &place).await);
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use pin_project_lite::pin_project;
-use plugin_api::{Context, End, Outcome, Peer};
+use plugin_api::{Context, End, Outcome};
 use tower::Service;
 
 use super::{
@@ -18,7 +18,9 @@ use super::{
     request_id::X_REQUEST_ID,
 };
 use crate::{
-    Body, server,
+    Body,
+    connect::Via,
+    server,
     telemetry::context::{self, Current},
 };
 
@@ -63,7 +65,7 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for AccessFu
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
         let Some(exchange) = this.exchange.take() else { return Poll::Ready(Ok(response)) };
-        let over = Over { version: *this.version, peer: Peer::NONE, context: None };
+        let over = Over { version: *this.version, via: Via::UNKNOWN, context: None };
         Poll::Ready(Ok(exchange.respond(response, over)))
     }
 }
@@ -112,7 +114,7 @@ impl Line {
 }
 
 impl Follower for Line {
-    fn on_response(&mut self, response: &Response<Body>, _: Peer) {
+    fn on_response(&mut self, response: &Response<Body>, _: Via) {
         self.status = Some(response.status());
         // The layer below has given one to a request that came without.
         self.request_id = response.headers().get(X_REQUEST_ID).cloned();

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Body,
-    connect::{Answer, HttpClient, SendError},
+    connect::{Answer, HttpClient, SendError, Via},
     metrics::Calls,
     telemetry::context,
 };
@@ -98,10 +98,10 @@ async fn attempt(
     mut exchange: Option<Recorded>,
 ) -> Result<Response<Body>, Failed> {
     match http.send(request).await {
-        Ok(Answer { response, peer }) => {
+        Ok(Answer { response, via }) => {
             let response = response.map(Body::from);
             let Some(exchange) = exchange else { return Ok(response) };
-            Ok(follow(exchange, response, peer))
+            Ok(follow(exchange, response, via))
         }
         Err(error) => {
             if let Some(exchange) = &mut exchange {
@@ -147,7 +147,7 @@ impl Attempts {
     pub(crate) fn answered(self, response: Response<Body>) -> Response<Body> {
         match self.call {
             // The last attempt has told by what it came.
-            Some(call) => follow(call, response, Peer::NONE),
+            Some(call) => follow(call, response, Via::UNKNOWN),
             None => response,
         }
     }
@@ -190,8 +190,8 @@ impl Failed {
     }
 }
 
-fn follow(exchange: Recorded, response: Response<Body>, peer: Peer) -> Response<Body> {
-    let over = Over { version: response.version(), peer, context: None };
+fn follow(exchange: Recorded, response: Response<Body>, via: Via) -> Response<Body> {
+    let over = Over { version: response.version(), via, context: None };
     exchange.respond(response, over)
 }
 

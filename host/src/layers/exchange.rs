@@ -12,11 +12,11 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
-use plugin_api::{End, Outcome, Peer};
+use plugin_api::{End, Outcome};
 use tower::BoxError;
 
 use super::cut;
-use crate::{Body, telemetry::context, telemetry::context::Current};
+use crate::{Body, connect::Via, telemetry::context, telemetry::context::Current};
 
 /// Why a response of the host's own was given; an extension of that response.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +25,7 @@ pub(super) struct Ended(pub(super) Outcome);
 /// Whoever is told of an exchange: the plugin's recorder, or the access log.
 pub(super) trait Follower: Send + 'static {
     /// The response head is about to be sent, or has come.
-    fn on_response(&mut self, response: &Response<Body>, peer: Peer);
+    fn on_response(&mut self, response: &Response<Body>, via: Via);
     /// The body has trailers.
     fn on_trailers(&mut self, trailers: &HeaderMap);
     /// The exchange is over; called once.
@@ -71,8 +71,8 @@ impl<F: Follower> Exchange<F> {
     /// Tells the response head and follows the body to its end. `over` is the connection that the
     /// response goes or comes by.
     pub(super) fn respond(mut self, mut response: Response<Body>, over: Over) -> Response<Body> {
-        let Over { version, peer, context } = over;
-        self.follower.on_response(&response, peer);
+        let Over { version, via, context } = over;
+        self.follower.on_response(&response, via);
         let ended = response.extensions().get();
         let outcome = ended.map_or(Outcome::COMPLETE, |Ended(outcome)| *outcome);
         let unread = self.is_head || has_no_body(response.status());
@@ -115,7 +115,7 @@ impl<F: Follower> Exchange<F> {
 /// What a response goes or comes by.
 pub(super) struct Over {
     pub(super) version: Version,
-    pub(super) peer: Peer,
+    pub(super) via: Via,
     /// The context that the response's body is made in, where it is made here.
     pub(super) context: Option<Current>,
 }

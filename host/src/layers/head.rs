@@ -39,10 +39,16 @@ pub(super) fn request<'a, B>(
         .over(version(request.version()), peer)
 }
 
-/// HTTP/2 has the scheme in the target, HTTP/1.1 mostly nowhere: there the connection tells it.
-pub(super) fn scheme<B>(request: &Request<B>) -> &str {
+/// HTTP/2 has the scheme in the target, HTTP/1.1 mostly nowhere: there the connection tells it, as
+/// where a client has made one up.
+pub(super) fn scheme<B>(request: &Request<B>) -> &'static str {
     let by_tls = || request.extensions().get().is_some_and(|server::ByTls| true);
-    request.uri().scheme_str().unwrap_or_else(|| if by_tls() { "https" } else { "http" })
+    match request.uri().scheme_str() {
+        Some("http") => "http",
+        Some("https") => "https",
+        _ if by_tls() => "https",
+        _ => "http",
+    }
 }
 
 /// HTTP/2 has the authority in the target, HTTP/1.1 mostly in `Host`: RFC 9110, section 7.2.
@@ -136,4 +142,27 @@ fn header_name(name: &str) -> Option<HeaderName> {
     ];
     let ready = READY.iter().find(|ready| ready.as_str() == name).cloned();
     ready.or_else(|| HeaderName::from_bytes(name.as_bytes()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_is_that_of_the_target_or_of_the_connection() {
+        for (target, by_tls, wanted) in [
+            ("/", false, "http"),
+            ("/", true, "https"),
+            ("http://there/", true, "http"),
+            ("HTTPS://there/", false, "https"),
+            ("made-up://there/", false, "http"),
+            ("made-up://there/", true, "https"),
+        ] {
+            let mut request = Request::get(target).body(()).unwrap();
+            if by_tls {
+                request.extensions_mut().insert(server::ByTls);
+            }
+            assert_eq!(scheme(&request), wanted, "{target} {by_tls}");
+        }
+    }
 }

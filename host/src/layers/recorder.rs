@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Response, StatusCode};
-use plugin_api::{Context, End, Outcome, Peer, ResponseHead, abi::ExchangeObject};
+use plugin_api::{Context, End, Outcome, ResponseHead, abi::ExchangeObject};
 
 use super::{
     Hooks,
@@ -12,7 +12,7 @@ use super::{
     meter::Meter,
     tunnel,
 };
-use crate::Body;
+use crate::{Body, connect::Via};
 
 /// What the plugin answered to a request head, and what the host measures itself.
 pub(super) struct Recorder {
@@ -78,7 +78,7 @@ impl Recorder {
 }
 
 impl Follower for Recorder {
-    fn on_response(&mut self, response: &Response<Body>, peer: Peer) {
+    fn on_response(&mut self, response: &Response<Body>, via: Via) {
         let is_tunnel = self.ends_http(response.status());
         if let Some(meter) = &mut self.meter {
             meter.answered(response, is_tunnel);
@@ -86,7 +86,10 @@ impl Follower for Recorder {
         self.hook(|plugin| {
             head::with_headers(response.headers(), |headers| {
                 let head = ResponseHead::new(response.status().as_u16(), headers);
-                plugin.on_response(&head.over(head::version(response.version()), peer));
+                let head = head.over(head::version(response.version()), via.peer);
+                plugin.on_response(
+                    &via.is_pooled.map_or(head, |is_pooled| head.over_pooled(is_pooled)),
+                );
             });
         });
     }
@@ -121,7 +124,7 @@ impl Exchange<Recorder> {
 
     /// Tells the head of the response that ends HTTP; what the plugin answers follows the tunnel.
     pub(super) fn upgrade(mut self, response: Response<Body>) -> Response<Body> {
-        self.follower().on_response(&response, Peer::NONE);
+        self.follower().on_response(&response, Via::UNKNOWN);
         match response.extensions().get::<tunnel::Followed>() {
             Some(tunnel) => tunnel.by(self.upgraded()),
             // A handler has taken the connection by itself: nobody can tell its end.

@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderMap, Request, Response, Version};
 use pin_project_lite::pin_project;
 use plugin_api::{
-    Context, Peer,
+    Context,
     abi::{AbiAccepted, ExchangeObject, ServerLayerObject},
     adapter::{Lent, lend_headers},
 };
@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     Body,
+    connect::Via,
     metrics::Requests,
     telemetry::context::{self, Current},
 };
@@ -132,7 +133,7 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFu
         if exchange.follower().ends_http(response.status()) {
             return Poll::Ready(Ok(exchange.upgrade(response)));
         }
-        let over = Over { version: *this.version, peer: Peer::NONE, context: current };
+        let over = Over { version: *this.version, via: Via::UNKNOWN, context: current };
         Poll::Ready(Ok(exchange.respond(response, over)))
     }
 }
