@@ -74,7 +74,8 @@ async fn the_plugin_tells_how_it_is() {
     assert_eq!(plugin["sha256"].as_str().unwrap().len(), 64);
 
     let status = &plugin["status"];
-    assert_eq!(status["spans"], json!({"started": 1, "sampled": 1, "exported": 1, "dropped": 0}));
+    let spans = json!({"live": 0, "started": 1, "sampled": 1, "exported": 1, "dropped": 0});
+    assert_eq!(status["spans"], spans);
     assert_eq!(status["export"]["state"], "healthy");
     assert_eq!(status["export"]["queued"], 0);
     assert_eq!(status["panics"], 0);

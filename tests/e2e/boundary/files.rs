@@ -11,6 +11,7 @@ use abi_stable::library::AbiHeader;
 use harness::{
     Config, HostProcess, Launch, Output, Skipped, Variant, artifacts,
     artifacts::{compiled, fixture, fixtures, plugin_noop},
+    wait::until,
 };
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -314,7 +315,8 @@ async fn is_refused(row: Refused) -> Result<(), Skipped> {
         assert_eq!(host.get(path).send().await.text(), "as before");
     }
     assert_eq!(host.stack("server").await[0], "request-id");
-    let [warning] = &host.lines_with(&["WARN"])[..] else { panic!("{}", host.stderr()) };
+    let warnings = async || Some(host.lines_with(&["WARN"])).filter(|lines| !lines.is_empty());
+    let [warning] = &until("the warning", warnings).await[..] else { panic!("{}", host.stderr()) };
     for word in [&file, row.reason, "otel plugin", "going on without tracing"] {
         assert!(warning.contains(word), "no {word} in {warning}");
     }

@@ -35,7 +35,8 @@ async fn it_loads_with_new_items_at_their_defaults() {
     let upstream = Moody::start().await;
     let config = upstream.behind(config().plugin(&library).set("otel.required", true));
     let host = HostProcess::start(config).await;
-    assert_eq!(host.lines_with(&["INFO", "(abi 1.0.0)", &library]).len(), 1, "{}", host.stderr());
+    let told = async || host.lines_with(&["INFO", "(abi 1.0.0)", &library]).pop();
+    until("the line that tells what is loaded", told).await;
 
     answers(&host).await;
     let plain = host.get("/upstream/plain").send().await;
