@@ -36,6 +36,7 @@ mod dependencies;
 mod discovery;
 mod ends;
 mod export_tls;
+mod fleet_settings;
 mod forward;
 mod log;
 mod metrics;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         conventions::trials(),
         python::trials(),
         collector_faults::trials(),
+        fleet_settings::trials(),
         stop::trials(),
     ];
     let arguments = libtest_mimic::Arguments::from_args();
