@@ -17,7 +17,7 @@ use tower::{BoxError, service_fn};
 use crate::{
     Body, Client, Error, Identity, Plugin,
     admin::{Admin, Phase, Started},
-    config::{BaseUrl, Config, ConfigError, Effective, Settings},
+    config::{Backend, BaseUrl, Config, ConfigError, Effective, Settings},
     discovery::{Fleet, Instance},
     layers::StackHooks,
     live::LiveSettings,
@@ -124,11 +124,15 @@ impl App {
         let internal = |source| Error::Internal { what: "cannot listen for signals", source };
         let mut signals = Signals::listen().map_err(internal)?;
         let config = self.settings.config();
-        let (listener, admin_address) = listen("admin.listen", config.admin.listen).await?;
         let fleet = self.open_fleet()?;
         let metrics = Arc::clone(&self.metrics);
         let admin = Arc::new(Admin::new(self.identity.clone(), metrics, fleet.health()));
-        let _admin = serve_admin(&admin, listener);
+        // A start that waits for a store tells operators so. Any other binds nothing before all that
+        // may be wrong was looked at.
+        let early = match config.discovery.backend {
+            Backend::Static => None,
+            _ => Some(serve_admin(&admin, config.admin.listen).await?),
+        };
         let ready = tokio::select! {
             ready = self.prepare(handler, &fleet) => ready?,
             signal = signals.next() => {
@@ -137,6 +141,10 @@ impl App {
             }
         };
 
+        let (_admin, admin_address) = match early {
+            Some(serving) => serving,
+            None => serve_admin(&admin, config.admin.listen).await?,
+        };
         let (public, address) = listen("server.listen", config.server.listen).await?;
         admin.started(ready.tell(address));
         let live = tokio::spawn(ready.live.follow(ready.plugin.clone()));
@@ -316,17 +324,23 @@ async fn listen(
     Ok((listener, bound))
 }
 
-/// Serves the operators' endpoints until it is dropped, during the drain too.
-fn serve_admin(admin: &Arc<Admin>, listener: TcpListener) -> AbortOnDropHandle<()> {
+/// Serves the operators' endpoints until the handle is dropped, during the drain too. Answers the
+/// address, too.
+async fn serve_admin(
+    admin: &Arc<Admin>,
+    address: SocketAddr,
+) -> Result<(AbortOnDropHandle<()>, SocketAddr), Error> {
+    let (listener, address) = listen("admin.listen", address).await?;
     let admin = Arc::clone(admin);
     let service = service_fn(move |request: Request<Body>| {
         let admin = Arc::clone(&admin);
         async move { Ok::<_, Infallible>(admin.answer(&request.into_parts().0).await) }
     });
-    AbortOnDropHandle::new(tokio::spawn(async move {
+    let serving = tokio::spawn(async move {
         let mut server = Server::new(listener, None, service);
         server.accept_until(std::future::pending::<()>()).await;
-    }))
+    });
+    Ok((AbortOnDropHandle::new(serving), address))
 }
 
 /// No new request, then no open one, then no span that waits; all before one deadline.

@@ -113,7 +113,7 @@ async fn a_new_ratio_holds_on_every_host(kind: Kind) -> Result<(), Skipped> {
     for host in &hosts {
         taken(host, "otel.sampler-arg", "1.0").await;
     }
-    println!("a new ratio was in force on three hosts of {kind:?} after {:?}", began.elapsed());
+    eprintln!("a new ratio was in force on three hosts of {kind:?} after {:?}", began.elapsed());
 
     is_over.store(true, Ordering::Relaxed);
     for load in load {
