@@ -26,6 +26,7 @@ use crate::{
     server::{Draining, Server},
     shutdown::{Signals, Stopped},
     stack::{ClientStack, Directory, Handler, Sealed, SealedServerStack, ServerStack},
+    telemetry::bridge::BRIDGE,
     tls::{ServerFiles, TlsError},
 };
 
@@ -234,6 +235,9 @@ impl App {
             if let Some(layer) = plugin.client_layer() {
                 client.splice(plugin.name(), layer);
             }
+            if let Some(telemetry) = plugin.telemetry() {
+                BRIDGE.splice(telemetry);
+            }
         }
 
         let server = server.seal();
@@ -405,6 +409,7 @@ async fn check_plugin(plugin: Arc<Plugin>, timeout: Duration) -> Result<(), Plug
 /// Flushes and stops the plugin, within what is left until the deadline.
 async fn stop_plugin(plugin: Option<Arc<Plugin>>, deadline: Instant) {
     let Some(plugin) = plugin else { return };
+    BRIDGE.close();
     let left = deadline.saturating_duration_since(Instant::now()).max(LEAST_FLUSH);
     blocking(move || plugin.stop(left)).await;
 }

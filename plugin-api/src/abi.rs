@@ -17,6 +17,7 @@ use crate::{
     http::{End, Header, Outcome, RequestHead, ResponseHead},
     metrics::Metric,
     plugin::State,
+    telemetry::{Event, Field, SpanHead},
 };
 
 /// [`Exchange`](crate::Exchange), as it crosses.
@@ -121,6 +122,10 @@ pub trait AbiPlugin: Send + Sync {
         let _ = settings;
         RErr(PluginError::new(ErrorKind::OTHER, "it takes no settings while it runs"))
     }
+    /// [`Plugin::telemetry`](crate::Plugin::telemetry)
+    fn telemetry(&self) -> ROption<TelemetryObject> {
+        RNone
+    }
 }
 
 /// [`Host`](crate::Host), as it crosses.
@@ -149,6 +154,32 @@ pub trait AbiMetricVisitor {
     fn metric(&mut self, metric: &Metric<'_>);
 }
 
+/// [`Telemetry`](crate::telemetry::Telemetry), as it crosses.
+#[sabi_trait]
+pub trait AbiTelemetry: Send + Sync {
+    /// [`Telemetry::span_level`](crate::telemetry::Telemetry::span_level)
+    fn span_level(&self) -> ROption<Level>;
+    /// [`Telemetry::event_level`](crate::telemetry::Telemetry::event_level)
+    fn event_level(&self) -> ROption<Level>;
+    /// [`Telemetry::on_span`](crate::telemetry::Telemetry::on_span)
+    fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> AbiBegun;
+    /// [`Telemetry::on_event`](crate::telemetry::Telemetry::on_event)
+    #[sabi(last_prefix_field)]
+    fn on_event(&self, event: &Event<'_>, context: &Context);
+}
+
+/// [`Span`](crate::telemetry::Span), as it crosses.
+#[sabi_trait]
+pub trait AbiSpan: Send {
+    /// [`Span::on_record`](crate::telemetry::Span::on_record)
+    fn on_record(&mut self, fields: RSlice<'_, Field<'_>>);
+    /// [`Span::on_event`](crate::telemetry::Span::on_event)
+    fn on_event(&mut self, event: &Event<'_>);
+    /// [`Span::on_follows_from`](crate::telemetry::Span::on_follows_from)
+    #[sabi(last_prefix_field)]
+    fn on_follows_from(&mut self, context: &Context);
+}
+
 /// An [`Exchange`](crate::Exchange) behind the boundary.
 pub type ExchangeObject = AbiExchange_TO<'static, RBox<()>>;
 /// A [`ServerLayer`](crate::ServerLayer) behind the boundary.
@@ -159,6 +190,10 @@ pub type ClientLayerObject = AbiClientLayer_TO<'static, RBox<()>>;
 pub type PluginObject = AbiPlugin_TO<'static, RBox<()>>;
 /// A [`Host`](crate::Host) behind the boundary.
 pub type HostObject = AbiHost_TO<'static, RBox<()>>;
+/// A [`Telemetry`](crate::telemetry::Telemetry) behind the boundary.
+pub type TelemetryObject = AbiTelemetry_TO<'static, RBox<()>>;
+/// A [`Span`](crate::telemetry::Span) behind the boundary.
+pub type SpanObject = AbiSpan_TO<'static, RBox<()>>;
 /// Headers that the host lends for one call.
 pub type AbiHeaders<'a> = AbiHeaderMap_TO<'a, abi_stable::RMut<'a, ()>>;
 /// A visitor that whoever asks for metrics lends for one call.
@@ -173,4 +208,15 @@ pub struct AbiAccepted {
     pub context: Context,
     /// [`Accepted::exchange`](crate::Accepted::exchange)
     pub exchange: ROption<ExchangeObject>,
+}
+
+/// [`Begun`](crate::telemetry::Begun), as it crosses.
+#[repr(C)]
+#[derive(StableAbi)]
+#[allow(missing_debug_implementations, reason = "an object has nothing to print")]
+pub struct AbiBegun {
+    /// [`Begun::context`](crate::telemetry::Begun::context)
+    pub context: Context,
+    /// [`Begun::span`](crate::telemetry::Begun::span)
+    pub span: ROption<SpanObject>,
 }

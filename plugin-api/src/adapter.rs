@@ -14,10 +14,11 @@ use abi_stable::{
 
 use crate::{
     abi::{
-        AbiAccepted, AbiClientLayer, AbiClientLayer_TO, AbiExchange, AbiExchange_TO, AbiHeaderMap,
-        AbiHeaderMap_TO, AbiHeaders, AbiHost, AbiHost_TO, AbiMetricVisitor, AbiMetricVisitor_TO,
-        AbiMetrics, AbiPlugin, AbiPlugin_TO, AbiServerLayer, AbiServerLayer_TO, ClientLayerObject,
-        ExchangeObject, HostObject, PluginObject, ServerLayerObject,
+        AbiAccepted, AbiBegun, AbiClientLayer, AbiClientLayer_TO, AbiExchange, AbiExchange_TO,
+        AbiHeaderMap, AbiHeaderMap_TO, AbiHeaders, AbiHost, AbiHost_TO, AbiMetricVisitor,
+        AbiMetricVisitor_TO, AbiMetrics, AbiPlugin, AbiPlugin_TO, AbiServerLayer,
+        AbiServerLayer_TO, AbiSpan, AbiSpan_TO, AbiTelemetry, AbiTelemetry_TO, ClientLayerObject,
+        ExchangeObject, HostObject, PluginObject, ServerLayerObject, TelemetryObject,
     },
     context::Context,
     error::{ErrorKind, PluginError},
@@ -29,6 +30,7 @@ use crate::{
     },
     metrics::{Metric, Visit},
     plugin::{Plugin, PluginInfo, State},
+    telemetry::{Begun, Event, Field, Span, SpanHead, Telemetry},
 };
 
 /// A value of the plugin's, whose drop is guarded as its methods are.
@@ -174,6 +176,10 @@ impl<P: Plugin> AbiPlugin for Guarded<P> {
         self.call(|| RErr(panicked("shutdown")), |plugin| plugin.shutdown(timeout).into())
     }
 
+    fn telemetry(&self) -> ROption<TelemetryObject> {
+        self.call(|| RNone, |plugin| plugin.telemetry().into())
+    }
+
     fn metrics(&self, mut visitor: AbiMetrics<'_>) {
         self.call(|| (), |plugin| plugin.metrics(&mut |metric| visitor.metric(metric)));
     }
@@ -185,6 +191,48 @@ impl<P: Plugin> AbiPlugin for Guarded<P> {
     fn reconfigure(&self, settings: RStr<'_>) -> RResult<(), PluginError> {
         let neutral = || RErr(panicked("reconfigure"));
         self.call(neutral, |plugin| plugin.reconfigure(settings.as_str()).into())
+    }
+}
+
+/// Makes what hears of the host's spans and events ready to cross.
+pub fn telemetry_object<T: Telemetry>(telemetry: T) -> TelemetryObject {
+    AbiTelemetry_TO::from_value(Guarded(Some(telemetry)), TD_Opaque)
+}
+
+impl<T: Telemetry> AbiTelemetry for Guarded<T> {
+    fn span_level(&self) -> ROption<Level> {
+        self.call(|| RNone, |telemetry| telemetry.span_level().into())
+    }
+
+    fn event_level(&self) -> ROption<Level> {
+        self.call(|| RNone, |telemetry| telemetry.event_level().into())
+    }
+
+    fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> AbiBegun {
+        let neutral = || AbiBegun { context: parent.clone(), span: RNone };
+        self.hook(neutral, |telemetry| {
+            let Begun { context, span } = telemetry.on_span(head, parent);
+            let object = |span| AbiSpan_TO::from_value(Guarded(Some(span)), TD_Opaque);
+            AbiBegun { context, span: span.map(object).into() }
+        })
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: &Context) {
+        self.hook(|| (), |telemetry| telemetry.on_event(event, context));
+    }
+}
+
+impl<S: Span> AbiSpan for Guarded<S> {
+    fn on_record(&mut self, fields: RSlice<'_, Field<'_>>) {
+        self.hook_mut(|span| span.on_record(fields.as_slice()));
+    }
+
+    fn on_event(&mut self, event: &Event<'_>) {
+        self.hook_mut(|span| span.on_event(event));
+    }
+
+    fn on_follows_from(&mut self, context: &Context) {
+        self.hook_mut(|span| span.on_follows_from(context));
     }
 }
 

@@ -126,6 +126,7 @@ mod host;
 mod http;
 pub mod metrics;
 mod plugin;
+pub mod telemetry;
 
 #[doc(hidden)]
 pub use abi_stable;

@@ -11,7 +11,7 @@ use abi_stable::{
 };
 
 use crate::{
-    abi::{HostObject, PluginObject},
+    abi::{HostObject, PluginObject, TelemetryObject},
     error::{ErrorKind, PluginError},
     host::Host,
     http::{ClientLayer, ServerLayer},
@@ -118,6 +118,13 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     /// thread at any time before the shutdown, never in a request; since 1.1.0.
     fn metrics(&self, visit: Visit<'_>) {
         let _ = visit;
+    }
+
+    /// What hears of the host's own spans and log lines, made by
+    /// [`telemetry_object`](crate::adapter::telemetry_object); `None` when the plugin has no use for
+    /// them. Called once; since 1.1.0.
+    fn telemetry(&self) -> Option<TelemetryObject> {
+        None
     }
 }
 

@@ -7,6 +7,9 @@
 //! exchange ─► record (a finished span as plain data) ─► pipeline (queue, thread) ─► collector
 //! ```
 //!
+//! `telemetry` takes what happens inside the host: `spans` become records, `logs` log records, each in
+//! a pipeline of its own.
+//!
 //! `config` decides everything once, `plugin` holds it together, `provider` lets spans of the
 //! OpenTelemetry API join, `log` brings what the OpenTelemetry crates say into the host's log.
 #![forbid(unsafe_code)]
@@ -20,6 +23,7 @@ mod figures;
 mod forwarded;
 mod live;
 mod log;
+mod logs;
 mod methods;
 mod metrics;
 mod networks;
@@ -37,6 +41,8 @@ mod sampling;
 mod semconv;
 mod short;
 mod signal;
+mod spans;
+mod telemetry;
 mod template;
 #[cfg(test)]
 mod testing;

@@ -13,6 +13,8 @@ pub(crate) enum Place {
     Link = 0x22,
     /// `Resource.attributes`.
     Resource = 0x0a,
+    /// `LogRecord.attributes`.
+    Log = 0x32,
 }
 
 /// How long a number is as a varint: seven bits a byte, one byte at least.
@@ -75,15 +77,26 @@ pub(crate) fn fixed32(out: &mut Vec<u8>, tag: u8, number: u32) {
     out.extend_from_slice(&number.to_le_bytes());
 }
 
-/// Writes a message whose length is known only when it is written. It moves the message once: not
+/// Writes a message whose length is known only when it is written. It may move the message once: not
 /// for what every span has.
 pub(crate) fn message(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
-    out.push(tag);
+    out.extend_from_slice(&[tag, 0]);
     let start = out.len();
     write(out);
-    let mut length = Vec::with_capacity(5);
-    varint(&mut length, (out.len() - start) as u64);
-    out.splice(start..start, length);
+    let end = out.len();
+    let mut length = (end - start) as u64;
+    // One byte is there for it already.
+    let more = varint_len(length) - 1;
+    if more > 0 {
+        out.resize(end + more, 0);
+        out.copy_within(start..end, start + more);
+    }
+    for byte in &mut out[start - 1..start + more] {
+        #[expect(clippy::cast_possible_truncation, reason = "seven bits of it are meant")]
+        let low = length as u8 & 0x7f;
+        length >>= 7;
+        *byte = if length > 0 { low | 0x80 } else { low };
+    }
 }
 
 /// How long an attribute is whose `AnyValue` has this length.

@@ -10,7 +10,8 @@ use std::{
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::{Resource, resource::TelemetryResourceDetector, trace::SdkTracerProvider};
 use plugin_api::{
-    ErrorKind, Host, Level, Plugin, PluginError, Service, Setting, State, guard, metrics::Visit,
+    ErrorKind, Host, Level, Plugin, PluginError, Service, Setting, State, abi::TelemetryObject,
+    adapter::telemetry_object, guard, metrics::Visit,
 };
 use serde_json::json;
 
@@ -23,6 +24,7 @@ use crate::{
     pipeline::{Counts, ExportState, Pipeline, export::Exporter},
     provider, redact, semconv,
     signal::Signal,
+    telemetry::{Inside, Logs},
 };
 
 const TARGET: &str = "plugin_otel";
@@ -36,6 +38,7 @@ struct Running {
     pipeline: Arc<Pipeline>,
     /// Where the host's log goes; `None` where it goes nowhere.
     logs: Option<Arc<Pipeline>>,
+    log_level: Option<Level>,
     own: Own,
     /// `None` where metrics go nowhere.
     metrics: Option<Reader>,
@@ -74,6 +77,12 @@ impl Plugin for Otel {
 
     fn client_layer(&self) -> Option<Client> {
         self.0.as_ref().map(|running| Client(Arc::clone(&running.tracing)))
+    }
+
+    fn telemetry(&self) -> Option<TelemetryObject> {
+        let Running { tracing, logs, log_level, .. } = self.0.as_ref()?;
+        let logs = logs.clone().zip(*log_level).map(|(pipeline, level)| Logs { pipeline, level });
+        Some(telemetry_object(Inside { tracing: Arc::clone(tracing), logs }))
     }
 
     fn state(&self) -> State {
@@ -165,7 +174,8 @@ impl Running {
         let live = tracing.live().clone();
         let provider = provider::register(live, resource, Arc::clone(&pipeline));
         let has_collector = config.traces.exporter == config::Exporter::Otlp;
-        Ok(Self { pipeline, logs, own, metrics, provider, tracing, has_collector })
+        let log_level = config.log_level;
+        Ok(Self { pipeline, logs, log_level, own, metrics, provider, tracing, has_collector })
     }
 
     fn pipelines(&self) -> impl Iterator<Item = &Pipeline> {

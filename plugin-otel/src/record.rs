@@ -12,7 +12,10 @@ use crate::otlp::{self, Place};
 /// As the SDKs' default: an attribute past it is dropped and counted.
 const MOST_ATTRIBUTES: u32 = 128;
 
-/// What the attributes and links of one span take at most; what would go past it is dropped and
+/// As the SDKs' default: an event past it is dropped and counted.
+const MOST_EVENTS: u32 = 128;
+
+/// What the attributes, events and links of one span take at most; what would go past it is dropped and
 /// counted. Without it one request could fill the queue.
 const MOST_BYTES: usize = 32 * 1024;
 
@@ -36,13 +39,19 @@ pub(crate) struct Record {
     pub(crate) start: u64,
     /// Nanoseconds since the Unix epoch.
     pub(crate) end: u64,
-    /// Whether the span's status is Error; otherwise it is Unset.
+    /// Whether the span's status is Error; otherwise it is Unset, or Ok by [`Record::is_ok`].
     pub(crate) is_error: bool,
+    /// Whether the code itself says that all is well.
+    pub(crate) is_ok: bool,
+    /// What went wrong; empty where nothing did, or nothing is known of it.
+    pub(crate) status_message: String,
     name: Name,
     fields: Buffer,
     attributes: u32,
     dropped_attributes: u32,
     dropped_links: u32,
+    events: u32,
+    dropped_events: u32,
 }
 
 /// Which end of an exchange a span describes. The numbers are OTLP's.
@@ -54,6 +63,10 @@ pub(crate) enum Kind {
     Server = 2,
     /// The asking end.
     Client = 3,
+    /// The end that asks and does not wait.
+    Producer = 4,
+    /// The end that answers nobody.
+    Consumer = 5,
 }
 
 /// A span's name.
@@ -84,11 +97,15 @@ impl Record {
             start,
             end: start,
             is_error: false,
+            is_ok: false,
+            status_message: String::new(),
             name: Name::Known(name),
             fields,
             attributes: 0,
             dropped_attributes: 0,
             dropped_links: 0,
+            events: 0,
+            dropped_events: 0,
         }
     }
 
@@ -125,9 +142,9 @@ impl Record {
         size_of::<Self>() + self.fields.0.capacity()
     }
 
-    /// How many attributes and links found no room.
-    pub(crate) const fn dropped(&self) -> (u32, u32) {
-        (self.dropped_attributes, self.dropped_links)
+    /// How many attributes, events and links found no room.
+    pub(crate) const fn dropped(&self) -> (u32, u32, u32) {
+        (self.dropped_attributes, self.dropped_events, self.dropped_links)
     }
 
     /// Adds an attribute that is a number.
@@ -201,6 +218,25 @@ impl Record {
         }
     }
 
+    /// Adds something that happened at this time, in nanoseconds since the Unix epoch; `write` adds
+    /// its attributes.
+    pub(crate) fn event(&mut self, name: &str, time: u64, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.fields.0.len();
+        if self.events < MOST_EVENTS {
+            otlp::message(&mut self.fields.0, EVENT, |out| {
+                otlp::fixed64(out, 0x09, time);
+                otlp::bytes_if_any(out, 0x12, name.as_bytes());
+                write(out);
+            });
+        }
+        if self.events < MOST_EVENTS && self.fields.0.len() <= MOST_BYTES {
+            self.events += 1;
+        } else {
+            self.fields.0.truncate(start);
+            self.dropped_events += 1;
+        }
+    }
+
     /// The place for an attribute of this length, if there is one.
     #[inline]
     fn attribute(&mut self, length: usize) -> Option<&mut Vec<u8>> {
@@ -217,6 +253,8 @@ impl Record {
 
 /// The tag of `Span.name`.
 pub(crate) const NAME: u8 = 0x2a;
+/// The tag of `Span.events`.
+pub(crate) const EVENT: u8 = 0x5a;
 /// The tag of `Span.links`.
 pub(crate) const LINK: u8 = 0x6a;
 

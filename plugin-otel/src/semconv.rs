@@ -8,6 +8,9 @@ pub(crate) const SCOPE: &str = "plugin-otel";
 pub(crate) const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.38.0";
 
 pub(crate) const CLIENT_ADDRESS: &str = "client.address";
+pub(crate) const CODE_FILE_PATH: &str = "code.file.path";
+pub(crate) const CODE_FUNCTION_NAME: &str = "code.function.name";
+pub(crate) const CODE_LINE_NUMBER: &str = "code.line.number";
 pub(crate) const ERROR_TYPE: &str = "error.type";
 /// Our own: how the exchange ended, in words.
 pub(crate) const EXCHANGE_END_REASON: &str = "exchange.end_reason";
@@ -17,6 +20,8 @@ pub(crate) const EXCHANGE_POOLED_CONNECTION: &str = "exchange.pooled_connection"
 pub(crate) const EXCHANGE_TIME_TO_FIRST_BYTE: &str = "exchange.time_to_first_byte";
 /// Our own: how many trailers came after the body.
 pub(crate) const EXCHANGE_TRAILERS: &str = "exchange.trailers";
+pub(crate) const EXCEPTION_MESSAGE: &str = "exception.message";
+pub(crate) const EXCEPTION_STACKTRACE: &str = "exception.stacktrace";
 pub(crate) const HTTP_REQUEST_BODY_SIZE: &str = "http.request.body.size";
 /// The header's name follows.
 pub(crate) const HTTP_REQUEST_HEADER: &str = "http.request.header.";

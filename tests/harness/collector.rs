@@ -13,6 +13,7 @@ use hyper_util::{
 pub use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::{
     collector::{
+        logs::v1::{ExportLogsServiceRequest, logs_service_server::LogsServiceServer},
         metrics::v1::{
             ExportMetricsServiceRequest, ExportMetricsServiceResponse,
             metrics_service_server::{MetricsService, MetricsServiceServer},
@@ -37,6 +38,7 @@ use tonic::{codec::CompressionEncoding, transport::server::TcpIncoming};
 
 use crate::{
     conventions,
+    logs::{self, LogRecord},
     metric::{self, MetricPoint},
     wait::DEADLINE,
 };
@@ -121,10 +123,11 @@ struct State {
     exports: Vec<Export>,
     metrics: Vec<MetricPoint>,
     metric_exports: Vec<Export>,
+    logs: Vec<LogRecord>,
 }
 
 #[derive(Clone, Debug)]
-struct Store(watch::Sender<State>);
+pub(crate) struct Store(watch::Sender<State>);
 
 impl Collector {
     /// Starts a collector on ports of its own.
@@ -209,6 +212,29 @@ impl Collector {
         panic!("waited {DEADLINE:?} in vain for {what}; there are {:#?}", self.spans())
     }
 
+    /// The log records that have arrived.
+    #[must_use]
+    pub fn logs(&self) -> Vec<LogRecord> {
+        self.store.0.borrow().logs.clone()
+    }
+
+    /// Waits until `enough` of the log records have arrived, and returns them.
+    ///
+    /// # Panics
+    /// Past the deadline, with `what` was waited for and the records that are there.
+    pub async fn wait_for_logs(
+        &self,
+        what: &str,
+        enough: impl Fn(&[LogRecord]) -> bool,
+    ) -> Vec<LogRecord> {
+        let mut receiver = self.store.0.subscribe();
+        let arrival = receiver.wait_for(|state| enough(&state.logs));
+        if let Ok(state) = tokio::time::timeout(DEADLINE, arrival).await {
+            return state.expect("the collector has the other end").logs.clone();
+        }
+        panic!("waited {DEADLINE:?} in vain for {what}; there are {:#?}", self.logs())
+    }
+
     /// Waits until `count` spans of the trace `trace_id` have arrived, and returns all of that trace.
     pub async fn trace(&self, trace_id: &str, count: usize) -> Vec<Span> {
         let of_trace = |span: &&Span| span.trace_id == trace_id;
@@ -289,9 +315,11 @@ impl Span {
 
 async fn serve_grpc(listener: TcpListener, store: Store) {
     let gzip = CompressionEncoding::Gzip;
+    let logs = LogsServiceServer::new(store.clone()).accept_compressed(gzip);
     let traces = TraceServiceServer::new(store.clone()).accept_compressed(gzip);
     let metrics = MetricsServiceServer::new(store).accept_compressed(gzip);
-    let server = tonic::transport::Server::builder().add_service(traces).add_service(metrics);
+    let mut server = tonic::transport::Server::builder();
+    let server = server.add_service(traces).add_service(logs).add_service(metrics);
     server.serve_with_incoming(TcpIncoming::from(listener)).await.expect("gRPC is served");
 }
 
@@ -351,6 +379,9 @@ async fn answer(
         ("POST", "/v1/traces") => {
             Some(take(head.headers, &body, |export, request| store.keep(export, request)))
         }
+        ("POST", "/v1/logs") => {
+            Some(take(head.headers, &body, |_, request| store.keep_logs(request)))
+        }
         ("POST", "/v1/metrics") => {
             Some(take(head.headers, &body, |export, request| store.keep_metrics(export, request)))
         }
@@ -409,6 +440,11 @@ fn receive<T: Message + Default + DeserializeOwned>(
 }
 
 impl Store {
+    pub(crate) fn keep_logs(&self, request: ExportLogsServiceRequest) {
+        let records = request.resource_logs.into_iter().flat_map(logs::flatten);
+        self.0.send_modify(|state| state.logs.extend(records));
+    }
+
     fn keep(&self, export: Export, request: ExportTraceServiceRequest) {
         self.0.send_modify(|state| {
             state.exports.push(export);
@@ -476,7 +512,7 @@ pub(crate) fn plain(attributes: Vec<KeyValue>) -> BTreeMap<String, Value> {
     pairs.collect()
 }
 
-fn value(value: Option<AnyValue>) -> Value {
+pub(crate) fn value(value: Option<AnyValue>) -> Value {
     match value.and_then(|value| value.value) {
         None => Value::Null,
         Some(any_value::Value::StringValue(text)) => text.into(),

@@ -123,7 +123,7 @@ impl Follower for Line {
     fn on_trailers(&mut self, _: &HeaderMap) {}
 
     fn on_end(&mut self, end: &End) {
-        let mut current = self.context.take().map(|context| Current { context, route: None });
+        let mut current = self.context.take().map(Current::new);
         context::enter(&mut current, || self.write(end));
     }
 }

@@ -97,7 +97,7 @@ where
         exchange.follower().measured_in(&context);
         exchange.count_request(request.body_mut());
         let version = request.version();
-        let mut current = Some(Current { context, route: None });
+        let mut current = Some(Current::new(context));
         let inner = context::enter(&mut current, || self.inner.call(request));
         let spliced = Arc::clone(&self.spliced);
         ServerFuture { inner, version, spliced, current, exchange: Some(exchange) }

@@ -20,7 +20,7 @@ use std::{
 
 use plugin_api::{
     ErrorKind, PluginError, PluginInfo, Setting, State,
-    abi::{ClientLayerObject, PluginObject, ServerLayerObject},
+    abi::{ClientLayerObject, PluginObject, ServerLayerObject, TelemetryObject},
     adapter::{LentVisitor, lend_visitor},
     metrics::Visit,
 };
@@ -87,6 +87,10 @@ impl Plugin {
 
     pub(crate) fn client_layer(&self) -> Option<ClientLayerObject> {
         self.object.client_layer().into_option()
+    }
+
+    pub(crate) fn telemetry(&self) -> Option<TelemetryObject> {
+        self.object.telemetry().into_option()
     }
 
     /// Shows what the plugin counts of itself; nothing once it is stopped. Asks the plugin, which

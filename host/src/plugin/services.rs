@@ -10,6 +10,8 @@ use plugin_api::{Level, Service, adapter::HostServices, metrics::Visit};
 
 use crate::metrics::Metrics;
 
+use crate::telemetry::bridge::PLUGIN_TARGET;
+
 /// Lines that may come at once, and then within each [`PERIOD`].
 const MOST_LINES: u32 = 50;
 const PERIOD: Duration = Duration::from_secs(10);
@@ -36,7 +38,7 @@ impl HostServices for Services {
         match verdict {
             Verdict::Admitted { suppressed: 0 } => {}
             Verdict::Admitted { suppressed } => {
-                tracing::warn!(target: "plugin", "{suppressed} lines of the plugin were left out");
+                tracing::warn!(target: PLUGIN_TARGET, "{suppressed} lines of the plugin were left out");
             }
             Verdict::Suppressed => return,
         }
@@ -44,11 +46,11 @@ impl HostServices for Services {
         let message = message.replace(char::is_control, " ");
         // `tracing` wants the level of a line to be known when it is compiled.
         match level {
-            Level::ERROR => tracing::error!(target: "plugin", from = target, "{message}"),
-            Level::WARN => tracing::warn!(target: "plugin", from = target, "{message}"),
-            Level::INFO => tracing::info!(target: "plugin", from = target, "{message}"),
-            Level::DEBUG => tracing::debug!(target: "plugin", from = target, "{message}"),
-            _ => tracing::trace!(target: "plugin", from = target, "{message}"),
+            Level::ERROR => tracing::error!(target: PLUGIN_TARGET, from = target, "{message}"),
+            Level::WARN => tracing::warn!(target: PLUGIN_TARGET, from = target, "{message}"),
+            Level::INFO => tracing::info!(target: PLUGIN_TARGET, from = target, "{message}"),
+            Level::DEBUG => tracing::debug!(target: PLUGIN_TARGET, from = target, "{message}"),
+            _ => tracing::trace!(target: PLUGIN_TARGET, from = target, "{message}"),
         }
     }
 

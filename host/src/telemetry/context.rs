@@ -2,7 +2,9 @@
 //!
 //! The host sets it around every poll of a handler's future and of its response body, so a call
 //! made there finds its parent without any change in the handler, also after an await and on
-//! another thread. A task spawned from a handler starts without one, unless it is given it:
+//! another thread. A span of the code (`#[tracing::instrument]`) that is recorded is the
+//! current context between its entry and its exit. A task spawned from a handler starts without one,
+//! unless it is given it, as a function that blocks is by [`FnOnceExt`]:
 //!
 //! ```
 //! use host::telemetry::context::FutureExt as _;
@@ -34,6 +36,61 @@ pub(crate) struct Current {
     pub(crate) context: Context,
     /// Put here by whoever matches the route, taken by the layer that reports it.
     pub(crate) route: Option<Arc<str>>,
+    /// The spans that were entered and not yet left, innermost last. They move with the task: one
+    /// that is left on another thread than it was entered on finds its way back.
+    entered: Vec<Entered>,
+}
+
+/// A span that was entered.
+#[derive(Debug, Clone)]
+struct Entered {
+    span: u64,
+    /// The context around it; `None` where there was none.
+    around: Option<Context>,
+}
+
+impl Current {
+    /// The beginning of an exchange.
+    pub(crate) const fn new(context: Context) -> Self {
+        Self { context, route: None, entered: Vec::new() }
+    }
+}
+
+/// Makes the context of a span that is entered the current one. The first span of an exchange
+/// allocates the place where the context around it waits; further ones find it.
+pub(crate) fn enter_span(span: u64, context: Context) {
+    // Where a thread ends there is no context any more, and nobody who asks for one.
+    _ = CURRENT.try_with(|current| {
+        let mut current = current.borrow_mut();
+        match &mut *current {
+            Some(current) => {
+                let around = Some(std::mem::replace(&mut current.context, context));
+                current.entered.push(Entered { span, around });
+            }
+            None => {
+                let entered = vec![Entered { span, around: None }];
+                *current = Some(Current { entered, ..Current::new(context) });
+            }
+        }
+    });
+}
+
+/// Puts the context around a span that is left back. Spans may be left in another order than they
+/// were entered in; one that was not entered here changes nothing.
+pub(crate) fn exit_span(span: u64) {
+    _ = CURRENT.try_with(|current| {
+        let mut slot = current.borrow_mut();
+        let Some(current) = &mut *slot else { return };
+        let Some(place) = current.entered.iter().rposition(|entered| entered.span == span) else {
+            return;
+        };
+        let Entered { around, .. } = current.entered.remove(place);
+        match (current.entered.get_mut(place), around) {
+            (Some(above), around) => above.around = around,
+            (None, Some(around)) => current.context = around,
+            (None, None) => *slot = None,
+        }
+    });
 }
 
 /// The context of the exchange that the calling code works for; `None` outside of any, and always
@@ -96,12 +153,24 @@ fn swap(slot: &mut Option<Current>) {
 pub trait FutureExt: Future + Sized {
     /// This future, run in the context that is current now.
     fn with_current_context(self) -> WithContext<Self> {
-        let context = current().map(|context| Current { context, route: None });
+        let context = current().map(Current::new);
         WithContext { future: self, context }
     }
 }
 
 impl<F: Future> FutureExt for F {}
+
+/// Carries the current context into a function that runs elsewhere:
+/// `tokio::task::spawn_blocking(work.with_current_context())`.
+pub trait FnOnceExt<R>: FnOnce() -> R + Sized {
+    /// This function, run in the context that is current now.
+    fn with_current_context(self) -> impl FnOnce() -> R {
+        let mut context = current().map(Current::new);
+        move || enter(&mut context, self)
+    }
+}
+
+impl<R, F: FnOnce() -> R> FnOnceExt<R> for F {}
 
 pin_project! {
     /// A future that runs in a context of its own; see [`FutureExt::with_current_context`].
@@ -129,7 +198,7 @@ mod tests {
 
     fn slot(id: u8) -> Option<Current> {
         let context = Context::new(SpanContext::new([id; 16], [id; 8], 1));
-        Some(Current { context, route: None })
+        Some(Current::new(context))
     }
 
     fn current_id() -> Option<u8> {
@@ -144,6 +213,65 @@ mod tests {
             assert_eq!(current_id(), Some(1));
         });
         assert_eq!(current_id(), None);
+    }
+
+    fn span_context(id: u8) -> Context {
+        Context::new(SpanContext::new([id; 16], [id; 8], 1))
+    }
+
+    #[test]
+    fn a_span_s_context_is_current_from_its_entry_to_its_exit() {
+        for mut around in [None, slot(1)] {
+            let outer = around.as_ref().map(|current| current.context.span().span_id[0]);
+            enter(&mut around, || {
+                enter_span(2, span_context(2));
+                enter_span(3, span_context(3));
+                enter_span(3, span_context(3));
+                exit_span(3);
+                assert_eq!(current_id(), Some(3));
+                exit_span(3);
+                assert_eq!(current_id(), Some(2));
+                exit_span(2);
+                exit_span(2);
+                assert_eq!(current_id(), outer);
+            });
+        }
+    }
+
+    #[test]
+    fn spans_may_be_left_in_any_order() {
+        enter(&mut slot(1), || {
+            for id in [2, 3, 4] {
+                enter_span(id.into(), span_context(id));
+            }
+            for (left, current) in [(3, 4), (2, 4), (4, 1)] {
+                exit_span(left);
+                assert_eq!(current_id(), Some(current), "{left} is left");
+            }
+        });
+    }
+
+    #[test]
+    fn a_span_that_stays_entered_moves_with_its_task() {
+        let mut task = slot(1);
+        enter(&mut task, || enter_span(2, span_context(2)));
+        assert_eq!(current_id(), None, "nothing stays on the thread");
+        let back = std::thread::spawn(move || {
+            enter(&mut task, || {
+                assert_eq!(current_id(), Some(2));
+                exit_span(2);
+                current_id()
+            })
+        });
+        assert_eq!(back.join().unwrap(), Some(1));
+    }
+
+    #[tokio::test]
+    async fn a_function_that_blocks_keeps_the_context() {
+        let blocking = enter(&mut slot(7), || {
+            tokio::task::spawn_blocking(FnOnceExt::with_current_context(current_id))
+        });
+        assert_eq!(blocking.await.unwrap(), Some(7));
     }
 
     #[test]

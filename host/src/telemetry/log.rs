@@ -4,14 +4,17 @@ use std::{fmt, io, panic, sync::OnceLock};
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry,
+    EnvFilter, Layer, Registry,
     fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
     layer::SubscriberExt as _,
     registry::LookupSpan,
     reload,
 };
 
-use super::context;
+use super::{
+    bridge::{self, Bridge},
+    context,
+};
 use crate::config::{Log, LogFilter, LogFormat};
 
 /// What is logged, replaceable while the host runs.
@@ -23,7 +26,8 @@ static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 /// Starts the log. Called once, before anything is logged; a second call keeps the first log.
 pub(crate) fn start(log: &Log) {
     let (filter, handle) = Filter::new(log.level.build());
-    let subscriber = subscriber(log.format, filter, io::stderr);
+    let lines = lines(log.format, io::stderr).with_filter(filter);
+    let subscriber = subscriber(lines, &bridge::BRIDGE);
     // Another subscriber is there only when a service author installed one: then it is theirs.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         let _ = FILTER.set(handle);
@@ -39,21 +43,24 @@ pub(crate) fn set_level(level: &LogFilter) {
     }
 }
 
-fn subscriber<W>(format: LogFormat, filter: Filter, writer: W) -> Box<dyn Subscriber + Send + Sync>
+/// The lines, filtered by `log.level`, beside the bridge, which has a filter of its own.
+fn subscriber(
+    lines: impl Layer<Registry> + Send + Sync,
+    bridge: &'static Bridge,
+) -> impl Subscriber + Send + Sync {
+    Registry::default().with(lines).with(bridge::layer(bridge))
+}
+
+fn lines<W>(format: LogFormat, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
     match format {
-        LogFormat::Text => {
-            let lines =
-                lines.with_ansi(false).map_event_format(|inner| Correlated { inner, format });
-            Box::new(Registry::default().with(lines.with_filter(filter)))
-        }
+        LogFormat::Text => layer.map_event_format(|inner| Correlated { inner, format }).boxed(),
         LogFormat::Json => {
-            let lines = lines.json().flatten_event(true);
-            let lines = lines.map_event_format(|inner| Correlated { inner, format });
-            Box::new(Registry::default().with(lines.with_filter(filter)))
+            let layer = layer.json().flatten_event(true);
+            layer.map_event_format(|inner| Correlated { inner, format }).boxed()
         }
     }
 }
@@ -67,7 +74,7 @@ fn report_panics() {
     }));
 }
 
-/// Puts the ids of the exchange that a line is written in behind it.
+/// Puts the ids of the innermost span that a line is written in behind it.
 struct Correlated<F> {
     inner: F,
     format: LogFormat,
@@ -114,8 +121,9 @@ impl Captured {
     pub(crate) fn start(format: LogFormat) -> Self {
         let lines = std::sync::Arc::<std::sync::Mutex<Vec<u8>>>::default();
         let sink = std::sync::Arc::clone(&lines);
-        let (filter, _) = Filter::new(Log::default().level.build());
-        let subscriber = subscriber(format, filter, move || Sink(std::sync::Arc::clone(&sink)));
+        let layer = self::lines(format, move || Sink(std::sync::Arc::clone(&sink)));
+        let layer = layer.with_filter(Log::default().level.build());
+        let subscriber = subscriber(layer, &bridge::BRIDGE);
         Self { lines, _scope: tracing::subscriber::set_default(subscriber) }
     }
 
@@ -150,7 +158,7 @@ mod tests {
 
     fn within<R>(id: u8, body: impl FnOnce() -> R) -> R {
         let context = Context::new(SpanContext::new([id; 16], [id; 8], 0));
-        enter(&mut Some(Current { context, route: None }), body)
+        enter(&mut Some(Current::new(context)), body)
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) fn describe(outcome: Outcome) -> (&'static str, Option<&'static str>)
 pub(super) const fn is_bad_status(kind: Kind, status: u32) -> bool {
     let first = match kind {
         Kind::Server => 500,
-        Kind::Client | Kind::Internal => 400,
+        _ => 400,
     };
     status >= first
 }
@@ -77,7 +77,7 @@ impl GrpcStatus {
     pub(super) fn error(self, kind: Kind) -> Option<&'static str> {
         let is_error = match kind {
             Kind::Server => matches!(self.0, 2 | 4 | 12 | 13 | 14 | 15),
-            Kind::Client | Kind::Internal => self.0 != 0,
+            _ => self.0 != 0,
         };
         is_error.then(|| Self::NAMES[usize::from(self.0)])
     }

@@ -45,12 +45,12 @@ pub(crate) struct Tracing {
     response_headers: Capture,
     cardinality: Cardinality,
     /// Whether there is anyone to record spans for.
-    records: bool,
+    pub(crate) records: bool,
     /// Where spans wait that nobody samples; `None` where none are kept.
     tail: Option<Arc<Tail>>,
-    pipeline: Arc<Pipeline>,
+    pub(crate) pipeline: Arc<Pipeline>,
     ids: RandomIdGenerator,
-    clock: Clock,
+    pub(crate) clock: Clock,
 }
 
 /// Why a span is recorded.
@@ -111,7 +111,7 @@ impl Tracing {
 
     /// A new span for a call. One that is made for an exchange of this host follows it, whatever the
     /// sampler: the decision has been made there.
-    fn call(&self, parent: &SpanContext) -> SpanContext {
+    pub(crate) fn call(&self, parent: &SpanContext) -> SpanContext {
         let (trace_id, random) = self.trace_of(parent);
         let is_sampled = if parent.is_valid() {
             parent.is_sampled()

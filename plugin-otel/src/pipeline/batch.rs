@@ -62,6 +62,8 @@ pub(super) fn resource_fields(resource: &Resource) -> Vec<u8> {
 pub(crate) enum Scope {
     /// Our own.
     Own,
+    /// The part of the host with this name.
+    Target(&'static str),
     /// Someone's who uses the OpenTelemetry API, as [`scope_fields`] wrote it.
     Api(Bytes),
 }
@@ -70,6 +72,9 @@ impl Scope {
     fn fields(&self) -> Bytes {
         match self {
             Self::Own => OWN_SCOPE.clone(),
+            Self::Target(name) => {
+                scope_fields(&InstrumentationScope::builder(*name).build()).into()
+            }
             Self::Api(fields) => fields.clone(),
         }
     }

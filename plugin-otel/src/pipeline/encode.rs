@@ -8,7 +8,7 @@ use opentelemetry_sdk::trace::SpanData;
 
 use crate::{
     otlp::{self, Place},
-    record::{self, LINK, NAME, Record},
+    record::{self, EVENT, LINK, NAME, Record},
 };
 
 /// The tag of `ScopeSpans.spans`.
@@ -25,19 +25,26 @@ pub(super) fn record_len(record: &Record) -> usize {
 fn content_len(record: &Record) -> usize {
     let parent = if record.parent_span_id == [0; 8] { 0 } else { 10 };
     let name = record.name().map_or(0, |name| otlp::field_len(name.len()));
-    let status = if record.is_error { 4 } else { 2 };
-    let (attributes, links) = record.dropped();
+    let status = otlp::field_len(status_len(record));
+    let (attributes, events, links) = record.dropped();
     FIXED
         + parent
         + name
         + status
         + count_len(attributes)
+        + count_len(events)
         + count_len(links)
         + record.fields().len()
 }
 
 const fn count_len(count: u32) -> usize {
     if count == 0 { 0 } else { 1 + otlp::varint_len(count as u64) }
+}
+
+fn status_len(record: &Record) -> usize {
+    let code = if record.is_error || record.is_ok { 2 } else { 0 };
+    let message = record.status_message.len();
+    code + if message == 0 { 0 } else { otlp::field_len(message) }
 }
 
 /// Writes a record: [`record_len`] bytes.
@@ -53,11 +60,17 @@ pub(super) fn record(record: &Record, out: &mut Vec<u8>) {
         otlp::bytes(out, NAME, name.as_bytes());
     }
     out.extend_from_slice(record.fields());
-    let (attributes, links) = record.dropped();
+    let (attributes, events, links) = record.dropped();
     otlp::number_if_any(out, 0x50, attributes.into());
+    otlp::number_if_any(out, 0x60, events.into());
     otlp::number_if_any(out, 0x70, links.into());
-    let status: &[u8] = if record.is_error { &[0x7a, 2, 0x18, 2] } else { &[0x7a, 0] };
-    out.extend_from_slice(status);
+    otlp::head(out, 0x7a, status_len(record));
+    otlp::bytes_if_any(out, 0x12, record.status_message.as_bytes());
+    if record.is_error {
+        out.extend_from_slice(&[0x18, 2]);
+    } else if record.is_ok {
+        out.extend_from_slice(&[0x18, 1]);
+    }
 }
 
 /// Ids, kind, times and flags: one copy.
@@ -97,7 +110,7 @@ pub(super) fn span(span: &SpanData, out: &mut Vec<u8>) {
         attributes(out, Place::Span, &span.attributes);
         otlp::number_if_any(out, 0x50, span.dropped_attributes_count.into());
         for happened in span.events.iter() {
-            otlp::message(out, 0x5a, |out| event(out, happened));
+            otlp::message(out, EVENT, |out| event(out, happened));
         }
         otlp::number_if_any(out, 0x60, span.events.dropped_count.into());
         for linked in span.links.iter() {
@@ -333,7 +346,9 @@ mod tests {
         }
     }
 
-    const KINDS: [(Kind, SpanKind); 3] = [
+    const KINDS: [(Kind, SpanKind); 5] = [
+        (Kind::Producer, SpanKind::Producer),
+        (Kind::Consumer, SpanKind::Consumer),
         (Kind::Internal, SpanKind::Internal),
         (Kind::Server, SpanKind::Server),
         (Kind::Client, SpanKind::Client),
@@ -342,8 +357,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_record_is_the_span_that_the_sdk_s_exporter_sends(
-            own in identity(), parent in any::<Option<[u8; 8]>>(), kind in 0..3_usize,
-            names in prop::collection::vec(".{0,150}", 0..3), times: [u64; 2], is_error: bool,
+            own in identity(), parent in any::<Option<[u8; 8]>>(), kind in 0..5_usize,
+            names in prop::collection::vec(".{0,150}", 0..3), times: [u64; 2], status in 0..3_usize,
+            events in prop::collection::vec((".{0,150}", 1..u64::MAX, pairs(value())), 0..3),
             attributes in pairs(value()), links in prop::collection::vec((identity(), pairs("x{0,150}".prop_map(Value::from))), 0..3),
         ) {
             let (kind, span_kind) = KINDS[kind].clone();
@@ -365,7 +381,13 @@ mod tests {
                 record.link(&link, &texts);
             }
             record.end = times[1];
-            record.is_error = is_error;
+            for (name, at, pairs) in &events {
+                record.event(name, *at, |out| super::attributes(out, Place::EventOrScope, pairs));
+            }
+            (record.is_ok, record.is_error) = (status == 1, status == 2);
+            if record.is_error {
+                record.status_message = names.concat();
+            }
 
             let mut wanted = sdk_span();
             wanted.span_context = own.sdks();
@@ -375,7 +397,11 @@ mod tests {
             wanted.name = names.last().map_or("GET".into(), |name| format!("POST {name}").into());
             (wanted.start_time, wanted.end_time) = (time(times[0]), time(times[1]));
             wanted.attributes = vec![attributes; names.len()].concat();
-            wanted.status = if is_error { Status::error("") } else { Status::Unset };
+            wanted.status = [Status::Unset, Status::Ok, Status::error(names.concat())][status].clone();
+            wanted.events.events = events
+                .into_iter()
+                .map(|(name, at, pairs)| Event::new(name, time(at), pairs, 0))
+                .collect();
             wanted.links.links = links
                 .into_iter()
                 .map(|(linked, attributes)| Link::new(linked.sdks(), attributes, 0))

@@ -180,6 +180,13 @@ impl Pipeline {
         self.shared.pushed(buffers.push(queue, Scope::Own, length, write));
     }
 
+    /// Takes an item of this part of the host, as it will be sent, in the same way.
+    pub(crate) fn finish_bytes(&self, target: &'static str, bytes: &[u8]) {
+        let Shared { buffers, queue, .. } = &*self.shared;
+        let write = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
+        self.shared.pushed(buffers.push(queue, Scope::Target(target), bytes.len(), write));
+    }
+
     /// Takes a span that was made through the OpenTelemetry API, in the same way.
     pub(crate) fn finish_span(&self, span: &SpanData) {
         let Shared { buffers, queue, .. } = &*self.shared;

@@ -1,0 +1,306 @@
+//! What happens inside the host: the spans and events of its code, told to a plugin as plain data.
+//!
+//! The host's `tracing` spans cross as [`Telemetry::on_span`] and a [`Span`] that is told what is
+//! added and is dropped when the span closes; its log lines as [`Telemetry::on_event`]. What is less
+//! serious than the levels that the plugin asks for never crosses. All text is borrowed for the call,
+//! but for that of a [`Callsite`], which lives as long as the process.
+
+use abi_stable::{
+    StableAbi,
+    std_types::{RSlice, RStr},
+};
+
+use crate::{context::Context, host::Level};
+
+/// The place in the host's code that a span or an event comes from.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct Callsite {
+    name: RStr<'static>,
+    target: RStr<'static>,
+    module: RStr<'static>,
+    file: RStr<'static>,
+    line: u32,
+    level: Level,
+    reserved: [u64; 2],
+}
+
+impl Callsite {
+    /// A callsite of this name in this part of the host; the place in the code is unknown until set.
+    #[must_use]
+    pub const fn new(level: Level, target: &'static str, name: &'static str) -> Self {
+        Self {
+            name: RStr::from_str(name),
+            target: RStr::from_str(target),
+            module: RStr::from_str(""),
+            file: RStr::from_str(""),
+            line: 0,
+            level,
+            reserved: [0; 2],
+        }
+    }
+
+    /// The same callsite at this place.
+    #[must_use]
+    pub const fn at(self, module: &'static str, file: &'static str, line: u32) -> Self {
+        Self { module: RStr::from_str(module), file: RStr::from_str(file), line, ..self }
+    }
+
+    /// The span's name; of an event, one that says where it is.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name.as_str()
+    }
+
+    /// The part of the host that speaks, usually a module path.
+    #[must_use]
+    pub fn target(&self) -> &'static str {
+        self.target.as_str()
+    }
+
+    /// The module path; empty when it is unknown.
+    #[must_use]
+    pub fn module(&self) -> &'static str {
+        self.module.as_str()
+    }
+
+    /// The source file; empty when it is unknown.
+    #[must_use]
+    pub fn file(&self) -> &'static str {
+        self.file.as_str()
+    }
+
+    /// The line in the file; 0 when it is unknown.
+    #[must_use]
+    pub const fn line(&self) -> u32 {
+        self.line
+    }
+
+    /// How serious it is.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        self.level
+    }
+}
+
+/// The value of a field. A later minor version may add kinds; a plugin that does not know one sees
+/// its text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Value<'a> {
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    I64(i64),
+    /// A whole number that is not negative.
+    U64(u64),
+    /// A number.
+    F64(f64),
+    /// A text; anything that has no kind of its own is shown as one.
+    Text(&'a str),
+    /// An error.
+    Error {
+        /// What it says.
+        message: &'a str,
+        /// What its sources say, one a line, the nearest first.
+        causes: &'a str,
+    },
+}
+
+/// A name with a value.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct Field<'a> {
+    key: RStr<'static>,
+    text: RStr<'a>,
+    causes: RStr<'a>,
+    number: u64,
+    /// 0: the text, and the constants of [`Field`].
+    kind: u32,
+    reserved: u32,
+}
+
+impl<'a> Field<'a> {
+    const TEXT: u32 = 0;
+    const BOOL: u32 = 1;
+    const I64: u32 = 2;
+    const U64: u32 = 3;
+    const F64: u32 = 4;
+    const ERROR: u32 = 5;
+
+    /// This value under this name.
+    #[must_use]
+    pub const fn new(key: &'static str, value: Value<'a>) -> Self {
+        let (kind, number, text, causes) = match value {
+            Value::Bool(flag) => (Self::BOOL, flag as u64, "", ""),
+            Value::I64(number) => (Self::I64, number.cast_unsigned(), "", ""),
+            Value::U64(number) => (Self::U64, number, "", ""),
+            Value::F64(number) => (Self::F64, number.to_bits(), "", ""),
+            Value::Text(text) => (Self::TEXT, 0, text, ""),
+            Value::Error { message, causes } => (Self::ERROR, 0, message, causes),
+        };
+        let (text, causes) = (RStr::from_str(text), RStr::from_str(causes));
+        Self { key: RStr::from_str(key), text, causes, number, kind, reserved: 0 }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        self.key.as_str()
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> Value<'a> {
+        match self.kind {
+            Self::BOOL => Value::Bool(self.number != 0),
+            Self::I64 => Value::I64(self.number.cast_signed()),
+            Self::U64 => Value::U64(self.number),
+            Self::F64 => Value::F64(f64::from_bits(self.number)),
+            Self::ERROR => {
+                Value::Error { message: self.text.as_str(), causes: self.causes.as_str() }
+            }
+            _ => Value::Text(self.text.as_str()),
+        }
+    }
+}
+
+/// A span that begins.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct SpanHead<'a> {
+    callsite: Callsite,
+    fields: RSlice<'a, Field<'a>>,
+    reserved: [u64; 2],
+}
+
+impl<'a> SpanHead<'a> {
+    /// A span of this callsite with these fields.
+    #[must_use]
+    pub const fn new(callsite: Callsite, fields: &'a [Field<'a>]) -> Self {
+        Self { callsite, fields: RSlice::from_slice(fields), reserved: [0; 2] }
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub const fn callsite(&self) -> &Callsite {
+        &self.callsite
+    }
+
+    /// The fields that have a value already.
+    #[must_use]
+    pub fn fields(&self) -> &'a [Field<'a>] {
+        self.fields.as_slice()
+    }
+}
+
+/// Something that happened: a line of the host's log.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct Event<'a> {
+    callsite: Callsite,
+    message: RStr<'a>,
+    fields: RSlice<'a, Field<'a>>,
+    reserved: [u64; 2],
+}
+
+impl<'a> Event<'a> {
+    /// An event of this callsite.
+    #[must_use]
+    pub const fn new(callsite: Callsite, message: &'a str, fields: &'a [Field<'a>]) -> Self {
+        let (message, fields) = (RStr::from_str(message), RSlice::from_slice(fields));
+        Self { callsite, message, fields, reserved: [0; 2] }
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub const fn callsite(&self) -> &Callsite {
+        &self.callsite
+    }
+
+    /// What is said; empty when there are only fields.
+    #[must_use]
+    pub fn message(&self) -> &'a str {
+        self.message.as_str()
+    }
+
+    /// The fields, without the message.
+    #[must_use]
+    pub fn fields(&self) -> &'a [Field<'a>] {
+        self.fields.as_slice()
+    }
+}
+
+/// What is made of a span that begins.
+#[derive(Debug)]
+pub struct Begun<S> {
+    /// The context of what happens inside of the span.
+    pub context: Context,
+    /// What follows the span; `None` when it is not recorded.
+    pub span: Option<S>,
+}
+
+/// Hears of what happens inside the host. Its methods are called on any thread, many at once, and
+/// delay the code that they tell of.
+pub trait Telemetry: Send + Sync + 'static {
+    /// What follows a recorded span.
+    type Span: Span;
+
+    /// The least serious spans that are told, and the least serious events that are told to their
+    /// span; `None`: none. Asked once.
+    fn span_level(&self) -> Option<Level> {
+        Some(Level::INFO)
+    }
+
+    /// The least serious events that are told to [`Telemetry::on_event`]; `None`: none. Asked once.
+    fn event_level(&self) -> Option<Level> {
+        Some(Level::INFO)
+    }
+
+    /// A span begins below `parent`: the enclosing span, or the exchange that the code works for; one
+    /// without ids where there is neither. Not asked below a parent that is not sampled.
+    fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> Begun<Self::Span>;
+
+    /// A line of the log is written in `context`, which has no ids outside of any span.
+    fn on_event(&self, event: &Event<'_>, context: &Context);
+}
+
+/// Follows a span of the host's code, which is over when this is dropped. It is told by one thread at
+/// a time, but not always by the same.
+pub trait Span: Send + 'static {
+    /// Fields got their values, or new ones.
+    fn on_record(&mut self, fields: &[Field<'_>]);
+
+    /// Something happened inside of the span.
+    fn on_event(&mut self, event: &Event<'_>);
+
+    /// The span goes on with what the span of this context began.
+    fn on_follows_from(&mut self, context: &Context);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_keeps_its_kind_and_its_value() {
+        let error = Value::Error { message: "no", causes: "gone\naway" };
+        for value in [
+            Value::Bool(true),
+            Value::I64(-7),
+            Value::U64(u64::MAX),
+            Value::F64(0.5),
+            Value::Text("x"),
+            error,
+        ] {
+            let field = Field::new("key", value);
+            assert_eq!((field.key(), field.value()), ("key", value));
+        }
+    }
+
+    #[test]
+    fn a_kind_of_value_that_is_new_is_seen_as_its_text() {
+        let field = Field { kind: 99, ..Field::new("key", Value::Text("shown")) };
+        assert_eq!(field.value(), Value::Text("shown"));
+    }
+}

@@ -1,0 +1,51 @@
+//! What happens inside the host: its spans below those of exchanges, its log lines as log records.
+
+use std::sync::Arc;
+
+use plugin_api::{
+    Context, Level,
+    telemetry::{Begun, Event, SpanHead, Telemetry},
+};
+
+use crate::{exchange::Tracing, logs, pipeline::Pipeline, spans::LocalSpan};
+
+/// Takes the host's spans and log lines.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    pub(crate) tracing: Arc<Tracing>,
+    /// `None` where no line is exported.
+    pub(crate) logs: Option<Logs>,
+}
+
+/// Where log records go.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    pub(crate) pipeline: Arc<Pipeline>,
+    /// The least serious lines.
+    pub(crate) level: Level,
+}
+
+impl Telemetry for Inside {
+    type Span = LocalSpan;
+
+    fn span_level(&self) -> Option<Level> {
+        self.tracing.records.then_some(Level::INFO)
+    }
+
+    fn event_level(&self) -> Option<Level> {
+        self.logs.as_ref().map(|logs| logs.level)
+    }
+
+    fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> Begun<LocalSpan> {
+        LocalSpan::begin(&self.tracing, head, parent)
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: &Context) {
+        if let Some(Logs { pipeline, .. }) = &self.logs {
+            let now = self.tracing.clock.now();
+            logs::record(event, context.span(), now, |bytes| {
+                pipeline.finish_bytes(event.callsite().target(), bytes);
+            });
+        }
+    }
+}
