@@ -1,5 +1,6 @@
 //! A service of its own around an axum router: its handlers call another service, and each call is
-//! a child of the request it is made for, with no tracing code in any handler.
+//! a child of the request it is made for, with no tracing code in any handler. Where functions are
+//! marked with `#[instrument]`, they are spans between the two, and lines of the log have their ids.
 //!
 //! ```sh
 //! cargo build --release
@@ -18,14 +19,17 @@ use axum::{
 };
 use host::{
     Body, CallError, Client,
-    telemetry::context::{self, FutureExt as _},
+    telemetry::context::{self, FnOnceExt as _, FutureExt as _},
 };
 use http::StatusCode;
+use tracing::{info, instrument};
 
 fn main() -> ExitCode {
     host::main(|_config, client| {
         Router::new()
             .route("/fan/{n}", get(fan))
+            .route("/order/{n}", get(order))
+            .route("/lines/{n}", get(lines))
             .route_layer(middleware::from_fn(name_route))
             .with_state(client)
     })
@@ -52,6 +56,51 @@ async fn fan(State(client): State<Client>, Path(n): Path<u32>) -> Result<String,
         .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)??;
 
     Ok(format!("{n}\n"))
+}
+
+/// Takes an order: asks for the goods, computes the price on a thread that may block, and lets a task
+/// of its own tell someone.
+#[instrument(skip(client))]
+async fn order(State(client): State<Client>, Path(n): Path<u32>) -> Result<String, StatusCode> {
+    info!("an order has come in");
+    reserve(&client, n).await?;
+    let price = tokio::task::spawn_blocking((move || price(n)).with_current_context());
+    let price = price.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    tokio::spawn(notify(client, n).with_current_context());
+    Ok(format!("{price}\n"))
+}
+
+#[instrument(skip(client))]
+async fn reserve(client: &Client, n: u32) -> Result<(), StatusCode> {
+    info!(goods = n, "reserving");
+    ask(client, n).await
+}
+
+#[instrument(skip_all, err)]
+async fn ask(client: &Client, n: u32) -> Result<(), StatusCode> {
+    leaf(client, n, "reserved").await
+}
+
+#[instrument]
+fn price(n: u32) -> u32 {
+    info!("computing");
+    (1..=n).sum()
+}
+
+/// Goes on when the request is answered.
+#[instrument(skip_all)]
+async fn notify(client: Client, n: u32) {
+    if leaf(&client, n, "notified").await.is_ok() {
+        info!("told");
+    }
+}
+
+/// Writes lines to the log.
+async fn lines(Path(n): Path<u32>) -> String {
+    for line in 0..n {
+        info!(line, "one of many");
+    }
+    format!("{n}\n")
 }
 
 async fn leaf(client: &Client, n: u32, from: &str) -> Result<(), StatusCode> {

@@ -38,6 +38,7 @@ mod ends;
 mod export_tls;
 mod fleet_settings;
 mod forward;
+mod inside;
 mod log;
 mod metrics;
 mod policy;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         metrics::trials(),
         trace::trials(),
         context::trials(),
+        inside::trials(),
         curl::trials(),
         w3c::trials(),
         cancelled::trials(),

@@ -1,0 +1,306 @@
+//! The bridge between `tracing` and a plugin that remembers what it is told.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU8, Ordering},
+};
+
+use futures_util::StreamExt as _;
+use plugin_api::{
+    Context, Level, SpanContext,
+    adapter::telemetry_object,
+    telemetry::{Begun, Event, Field, Span, SpanHead, Telemetry, Value},
+};
+use tracing::{Instrument as _, Subscriber, info_span, subscriber::DefaultGuard};
+use tracing_subscriber::{Layer as _, Registry, filter::LevelFilter, layer::SubscriberExt as _};
+
+use super::{
+    bridge::{self, Bridge, PLUGIN_TARGET},
+    context::{self, Current, FnOnceExt as _, FutureExt as _},
+};
+
+/// What the plugin was told, one line each.
+#[derive(Clone, Default)]
+struct Journal(Arc<Told>);
+
+#[derive(Default)]
+struct Told {
+    lines: Mutex<Vec<String>>,
+    next: AtomicU8,
+    live: AtomicU8,
+}
+
+struct Recorder {
+    journal: Journal,
+    name: &'static str,
+}
+
+impl Journal {
+    fn note(&self, line: String) {
+        self.0.lines.lock().unwrap().push(line);
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lines.lock().unwrap().clone()
+    }
+
+    /// The spans that were told, each below its parent's name.
+    fn spans(&self) -> Vec<String> {
+        let lines = self.lines();
+        lines.iter().filter_map(|line| line.strip_prefix("span ").map(str::to_owned)).collect()
+    }
+}
+
+fn shown(fields: &[Field<'_>]) -> String {
+    let one = |field: &Field<'_>| match field.value() {
+        Value::Error { message, causes } => format!(" {}={message}/{causes}", field.key()),
+        value => format!(" {}={value:?}", field.key()),
+    };
+    fields.iter().map(one).collect()
+}
+
+impl Telemetry for Journal {
+    type Span = Recorder;
+
+    fn event_level(&self) -> Option<Level> {
+        Some(Level::WARN)
+    }
+
+    fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> Begun<Recorder> {
+        let id = 100 + self.0.next.fetch_add(1, Ordering::Relaxed);
+        let name = head.callsite().name();
+        let below = parent.span().span_id[0];
+        self.note(format!("span {name} {id} below {below}{}", shown(head.fields())));
+        self.0.live.fetch_add(1, Ordering::Relaxed);
+        let span = SpanContext::new([9; 16], [id; 8], SpanContext::SAMPLED);
+        let recorder = Recorder { journal: self.clone(), name };
+        Begun { context: parent.with_span(span), span: Some(recorder) }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: &Context) {
+        let id = context.span().span_id[0];
+        self.note(format!("line in {id}: {}{}", event.message(), shown(event.fields())));
+    }
+}
+
+impl Span for Recorder {
+    fn on_record(&mut self, fields: &[Field<'_>]) {
+        self.journal.note(format!("{} has{}", self.name, shown(fields)));
+    }
+
+    fn on_event(&mut self, event: &Event<'_>) {
+        self.journal.note(format!("event of {}: {}", self.name, event.message()));
+    }
+
+    fn on_follows_from(&mut self, context: &Context) {
+        self.journal.note(format!("{} follows {}", self.name, context.span().span_id[0]));
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.journal.0.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn new_bridge() -> &'static Bridge {
+    Box::leak(Box::new(Bridge::new()))
+}
+
+fn subscriber(bridge: &'static Bridge) -> impl Subscriber + Send + Sync {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink);
+    Registry::default().with(lines.with_filter(LevelFilter::INFO)).with(bridge::layer(bridge))
+}
+
+/// A journal that is spliced into the log of this thread.
+fn spliced() -> (Journal, &'static Bridge, DefaultGuard) {
+    let (journal, bridge) = (Journal::default(), new_bridge());
+    let guard = tracing::subscriber::set_default(subscriber(bridge));
+    bridge.splice(telemetry_object(journal.clone()));
+    (journal, bridge, guard)
+}
+
+fn exchange(id: u8, flags: u32) -> Option<Current> {
+    Some(Current::new(Context::new(SpanContext::new([9; 16], [id; 8], flags))))
+}
+
+/// Runs `future` as the handler of exchange 7, on several threads whose log is spliced.
+fn run<F>(journal: &Journal, future: F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let bridge = new_bridge();
+    let dispatch = tracing::Dispatch::new(subscriber(bridge));
+    tracing::dispatcher::with_default(&dispatch, || {
+        bridge.splice(telemetry_object(journal.clone()));
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_time()
+        .on_thread_start(move || {
+            // For as long as the thread lives.
+            std::mem::forget(tracing::dispatcher::set_default(&dispatch));
+        })
+        .build()
+        .unwrap();
+    let handler = context::enter(&mut exchange(7, 1), || future.with_current_context());
+    runtime.block_on(runtime.spawn(handler)).unwrap();
+    drop(runtime);
+    assert_eq!(journal.0.live.load(Ordering::Relaxed), 0, "{:#?}", journal.lines());
+}
+
+#[test]
+fn spans_are_told_below_the_enclosing_span_or_the_exchange() {
+    let (journal, _, _guard) = spliced();
+    context::enter(&mut exchange(7, 1), || {
+        info_span!("outer", n = 1_u64, text = "x").in_scope(|| {
+            let inner = info_span!("inner", late = tracing::field::Empty);
+            inner.record("late", true);
+            inner.follows_from(tracing::Span::current());
+            inner.in_scope(|| tracing::warn!(port = 5, "look"));
+            info_span!(parent: None, "alone");
+        });
+        tracing::warn!("outside");
+    });
+    let wanted = [
+        "span outer 100 below 7 n=U64(1) text=Text(\"x\")",
+        "span inner 101 below 100",
+        "inner has late=Bool(true)",
+        "inner follows 100",
+        "event of inner: look",
+        "line in 101: look port=I64(5)",
+        "span alone 102 below 0",
+        "line in 7: outside",
+    ];
+    assert_eq!(journal.lines(), wanted);
+    assert_eq!(journal.0.live.load(Ordering::Relaxed), 0);
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no luck")]
+struct NoLuck(#[source] std::fmt::Error);
+
+#[test]
+fn an_error_crosses_with_its_causes() {
+    let (journal, _, _guard) = spliced();
+    let (error, cause) = (NoLuck(std::fmt::Error), std::fmt::Error);
+    tracing::error!(error = &error as &(dyn std::error::Error + 'static), "failed");
+    assert_eq!(journal.lines(), [format!("line in 0: failed error=no luck/{cause}")]);
+}
+
+#[test]
+fn what_the_plugin_does_not_want_never_crosses() {
+    let (journal, bridge, _guard) = spliced();
+    tracing::info!("below the level, and in no span");
+    tracing::debug!("far below");
+    tracing::debug_span!("slight").in_scope(|| tracing::trace!("slighter"));
+    tracing::error!(target: PLUGIN_TARGET, "the export fails");
+    context::enter(&mut exchange(7, 0), || {
+        info_span!("unsampled").in_scope(|| {
+            assert_eq!(context::current().unwrap().span().span_id[0], 7);
+        });
+    });
+    assert_eq!(journal.lines(), [""; 0]);
+    bridge.close();
+    tracing::error!("too late");
+    info_span!("late");
+    assert_eq!(journal.lines(), [""; 0]);
+}
+
+#[test]
+fn a_span_that_was_open_before_stays_unknown() {
+    let (journal, bridge) = (Journal::default(), new_bridge());
+    let _guard = tracing::subscriber::set_default(subscriber(bridge));
+    let early = info_span!("early");
+    let _entered = early.enter();
+    bridge.splice(telemetry_object(journal.clone()));
+    early.record("x", 1);
+    tracing::warn!("look");
+    info_span!("later");
+    assert_eq!(journal.lines(), ["line in 0: look", "span later 100 below 0"]);
+}
+
+#[test]
+fn spans_find_their_parents_in_tasks_and_on_threads_that_block() {
+    let journal = Journal::default();
+    let handler = async {
+        let spawned = async { drop(info_span!("spawned")) }.with_current_context();
+        let blocking = (|| drop(info_span!("blocking"))).with_current_context();
+        tokio::spawn(spawned).await.unwrap();
+        tokio::task::spawn_blocking(blocking).await.unwrap();
+        tokio::spawn(async { drop(info_span!("stray")) }).await.unwrap();
+    };
+    run(&journal, handler);
+    let spans = journal.spans();
+    assert_eq!(spans, ["spawned 100 below 7", "blocking 101 below 7", "stray 102 below 0"]);
+}
+
+async fn work(branch: &'static str, rounds: u32) {
+    for _ in 0..rounds {
+        tokio::task::yield_now().await;
+        tracing::warn!("{branch}");
+    }
+}
+
+#[test]
+fn branches_of_a_join_do_not_take_each_other_s_span() {
+    let journal = Journal::default();
+    run(&journal, async {
+        async {
+            tokio::join!(
+                work("left", 20).instrument(info_span!("left")),
+                work("right", 30).instrument(info_span!("right")),
+            );
+        }
+        .instrument(info_span!("both"))
+        .await;
+        assert_eq!(context::current().unwrap().span().span_id[0], 7);
+    });
+    assert_eq!(journal.spans(), ["both 100 below 7", "left 101 below 100", "right 102 below 100"]);
+    let lines = journal.lines();
+    let count = |line: &str| lines.iter().filter(|one| *one == line).count();
+    assert_eq!((count("line in 101: left"), count("line in 102: right")), (20, 30), "{lines:#?}");
+    assert_eq!((count("event of left: left"), count("event of right: right")), (20, 30));
+}
+
+#[test]
+fn a_stream_that_is_polled_on_several_threads_keeps_its_span() {
+    let journal = Journal::default();
+    run(&journal, async {
+        let span = info_span!("stream");
+        let items = futures_util::stream::unfold(0, |n| async move {
+            tokio::task::yield_now().await;
+            tracing::warn!("item");
+            (n < 50).then_some(((), n + 1))
+        });
+        let mut items = Box::pin(items);
+        // Each item is asked for by another task, so by any thread.
+        loop {
+            let span = span.clone();
+            let next = async move { (items.next().await, items) }.instrument(span);
+            let (item, rest) = tokio::spawn(next.with_current_context()).await.unwrap();
+            items = rest;
+            if item.is_none() {
+                break;
+            }
+        }
+    });
+    assert_eq!(journal.spans(), ["stream 100 below 7"]);
+    let lines = journal.lines();
+    let inside = lines.iter().filter(|line| *line == "line in 100: item").count();
+    assert_eq!(inside, 51, "{lines:#?}");
+}
+
+#[test]
+fn a_span_may_outlive_its_request() {
+    let (journal, _, _guard) = spliced();
+    let span = context::enter(&mut exchange(7, 1), || info_span!("long"));
+    let thread = std::thread::spawn(move || {
+        std::thread::yield_now();
+        drop(span);
+    });
+    assert!(context::current().is_none());
+    thread.join().unwrap();
+    assert_eq!(journal.spans(), ["long 100 below 7"]);
+    assert_eq!(journal.0.live.load(Ordering::Relaxed), 0);
+}
