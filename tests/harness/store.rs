@@ -68,7 +68,7 @@ impl Store {
         let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
         for _ in 0..5 {
             let [client, peer] = free();
-            let folder = tempfile::tempdir().expect("a temporary folder");
+            let folder = in_memory();
             let process = spawn(kind, client, peer, &folder, &arguments);
             let arguments = arguments.clone();
             let mut store = Self { kind, client, peer, folder, arguments, process };
@@ -99,7 +99,7 @@ impl Store {
     /// # Panics
     /// When it does not start.
     pub async fn revive_empty(&mut self) {
-        self.folder = tempfile::tempdir().expect("a temporary folder");
+        self.folder = in_memory();
         self.revive().await;
     }
 
@@ -248,6 +248,11 @@ impl Store {
         })
         .await
     }
+}
+
+/// A folder for what the server writes; it waits for each write, which takes long on a busy disk.
+fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary folder")
 }
 
 const fn program(kind: Kind) -> &'static str {
