@@ -34,7 +34,7 @@ trials![
 ];
 
 /// A host of the group `greeter`, which answers with `name`.
-fn greeter(store: &Store, name: &str) -> Config {
+pub(crate) fn greeter(store: &Store, name: &str) -> Config {
     let config = Config::new().set("service.group", "greeter").set("service.name", name);
     store.of(config).respond("/who", 200, name)
 }
@@ -45,14 +45,14 @@ fn gateway(store: &Store) -> Config {
 }
 
 /// The names of the instances of `group` that `host` knows.
-async fn known(host: &HostProcess, group: &str) -> BTreeSet<String> {
+pub(crate) async fn known(host: &HostProcess, group: &str) -> BTreeSet<String> {
     let services = host.ask("/services").await.json();
     let instances = services["groups"][group].as_array().cloned().unwrap_or_default();
     let name = |instance: &Value| instance["name"].as_str().unwrap_or_default().to_owned();
     instances.iter().map(name).collect()
 }
 
-async fn knows(host: &HostProcess, group: &str, names: &[&str]) {
+pub(crate) async fn knows(host: &HostProcess, group: &str, names: &[&str]) {
     let wanted: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let what = format!("{group} to be {names:?}");
     until(&what, async || (known(host, group).await == wanted).then_some(())).await;
@@ -64,7 +64,7 @@ async fn state(host: &HostProcess) -> String {
     ready.json()["discovery"]["state"].as_str().unwrap().to_owned()
 }
 
-async fn becomes(host: &HostProcess, wanted: &str) {
+pub(crate) async fn becomes(host: &HostProcess, wanted: &str) {
     let what = format!("the store to be {wanted}");
     until(&what, async || (state(host).await == wanted).then_some(())).await;
 }

@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    path::Path,
     process::Command,
     time::Duration,
 };
@@ -17,6 +18,7 @@ use crate::{
     config::Config,
     ports::free,
     process::{Process, Signal},
+    tls::{Authority, Pair},
     trial::Skipped,
     upstream::text,
     wait::until,
@@ -39,6 +41,8 @@ pub struct Store {
     kind: Kind,
     client: SocketAddr,
     peer: SocketAddr,
+    /// Where it speaks TLS, if it does.
+    secure: SocketAddr,
     folder: TempDir,
     arguments: Vec<String>,
     process: Process,
@@ -57,21 +61,41 @@ impl Store {
     ///
     /// # Errors
     /// When it is not installed.
-    ///
-    /// # Panics
-    /// When it does not start.
     pub async fn with(kind: Kind, arguments: &[&str]) -> Result<Self, Skipped> {
+        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+        Self::at_free_ports(kind, |_, _| arguments.clone()).await
+    }
+
+    /// Starts a server that besides speaks TLS, with a certificate of `authority`, and only with
+    /// clients who show one.
+    ///
+    /// # Errors
+    /// When it is not installed.
+    pub async fn secured(kind: Kind, authority: &Authority) -> Result<Self, Skipped> {
+        let (ca, pair) = (authority.ca(), authority.issue("store"));
+        let arguments = |client, secure| match kind {
+            Kind::Etcd => secure_etcd(client, secure, &ca, &pair),
+            Kind::Redis | Kind::SilentRedis => secure_redis(secure, &ca, &pair),
+        };
+        Self::at_free_ports(kind, arguments).await
+    }
+
+    /// With the further `arguments` that a server wants who listens in these two places, the second
+    /// of them with TLS.
+    async fn at_free_ports(
+        kind: Kind,
+        arguments: impl Fn(SocketAddr, SocketAddr) -> Vec<String>,
+    ) -> Result<Self, Skipped> {
         let program = program(kind);
         if Command::new(program).arg("--version").output().is_err() {
             return Err(Skipped::new(&format!("{program} is not installed")));
         }
-        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
         for _ in 0..5 {
-            let [client, peer] = free();
+            let [client, peer, secure] = free();
+            let arguments = arguments(client, secure);
             let folder = in_memory();
             let process = spawn(kind, client, peer, &folder, &arguments);
-            let arguments = arguments.clone();
-            let mut store = Self { kind, client, peer, folder, arguments, process };
+            let mut store = Self { kind, client, peer, secure, folder, arguments, process };
             if store.becomes_ready().await {
                 return Ok(store);
             }
@@ -121,6 +145,13 @@ impl Store {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.client)
+    }
+
+    /// Its URL with TLS, if it speaks that.
+    #[must_use]
+    pub fn secure_url(&self) -> String {
+        let scheme = if self.kind == Kind::Etcd { "https" } else { "rediss" };
+        format!("{scheme}://{}", self.secure)
     }
 
     /// Where it listens.
@@ -260,6 +291,26 @@ const fn program(kind: Kind) -> &'static str {
         Kind::Etcd => "etcd",
         Kind::Redis | Kind::SilentRedis => "redis-server",
     }
+}
+
+fn secure_etcd(client: SocketAddr, secure: SocketAddr, ca: &Path, pair: &Pair) -> Vec<String> {
+    // In place of the one address that every etcd here is told of.
+    let urls = format!("http://{client},https://{secure}");
+    let files = [("--trusted-ca-file", ca), ("--cert-file", &pair.cert), ("--key-file", &pair.key)];
+    let files = files.map(|(name, file)| [name.to_owned(), file.display().to_string()]);
+    let rest = ["--client-cert-auth".to_owned(), "--listen-client-urls".to_owned(), urls];
+    files.into_iter().flatten().chain(rest).collect()
+}
+
+fn secure_redis(secure: SocketAddr, ca: &Path, pair: &Pair) -> Vec<String> {
+    let files = [
+        ("--tls-ca-cert-file", ca),
+        ("--tls-cert-file", &pair.cert),
+        ("--tls-key-file", &pair.key),
+    ];
+    let files = files.map(|(name, file)| [name.to_owned(), file.display().to_string()]);
+    let port = ["--tls-port".to_owned(), secure.port().to_string()];
+    files.into_iter().flatten().chain(port).collect()
 }
 
 fn spawn(

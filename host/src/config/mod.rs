@@ -54,7 +54,8 @@ impl Config {
         let server = self.server.tls.iter_mut();
         let server = server
             .flat_map(|tls| [&mut tls.cert, &mut tls.key].into_iter().chain(&mut tls.client_ca));
-        for file in server.chain(self.client.tls.files()).chain(self.discovery.etcd.tls.files()) {
+        let stores = self.discovery.etcd.tls.files().chain(self.discovery.redis.tls.files());
+        for file in server.chain(self.client.tls.files()).chain(stores) {
             *file = folder.join(&file);
         }
     }
@@ -150,6 +151,10 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
+    fn is_given(&self) -> bool {
+        self.ca.is_some() || self.cert.is_some() || self.key.is_some()
+    }
+
     fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         [&mut self.ca, &mut self.cert, &mut self.key].into_iter().flatten()
     }
@@ -282,11 +287,13 @@ pub struct Redis {
     pub url: RedisUrl,
     /// What every key starts with.
     pub prefix: String,
+    /// How a `rediss` server is connected to.
+    pub tls: ClientTls,
 }
 
 impl Default for Redis {
     fn default() -> Self {
-        Self { url: RedisUrl::default(), prefix: "host".to_owned() }
+        Self { url: RedisUrl::default(), prefix: "host".to_owned(), tls: ClientTls::default() }
     }
 }
 

@@ -292,6 +292,12 @@ impl Settings {
         if matches!(discovery.backend, Backend::Etcd) && discovery.etcd.endpoints.is_empty() {
             return Err(self.error("discovery.etcd.endpoints", "wanted one URL at least"));
         }
+        let redis = &discovery.redis;
+        if redis.tls.is_given() && !redis.url.is_tls() {
+            let message =
+                "is of no use to a redis:// URL; wanted discovery.redis.url with rediss://";
+            return Err(self.error("discovery.redis.tls", message));
+        }
         let group = &self.config.service.group;
         if group.is_empty() || group.contains(['/', ':']) {
             let message = format!("wanted a name without '/' and ':', found {group:?}");
@@ -564,6 +570,11 @@ mod tests {
             (
                 "[discovery]\nbackend = \"etcd\"\netcd.endpoints = []",
                 "host.toml:3: discovery.etcd.endpoints: wanted one URL at least",
+            ),
+            (
+                "[discovery]\nbackend = \"redis\"\nredis.tls = { ca = \"ca.pem\" }",
+                "host.toml:3: discovery.redis.tls: is of no use to a redis:// URL; wanted \
+                 discovery.redis.url with rediss://",
             ),
         ] {
             assert_eq!(parse(text, &[]).unwrap_err(), wanted, "{text}");

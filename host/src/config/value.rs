@@ -84,6 +84,12 @@ impl RedisUrl {
         self.client.clone()
     }
 
+    /// Whether TLS is spoken there.
+    pub(crate) fn is_tls(&self) -> bool {
+        let address = self.client.get_connection_info().addr();
+        matches!(address, redis::ConnectionAddr::TcpTls { .. })
+    }
+
     fn new(text: String) -> Result<Self, redis::RedisError> {
         Ok(Self { client: redis::Client::open(text.as_str())?, text })
     }

@@ -90,8 +90,8 @@ fn connect(config: &config::Discovery, group: &str) -> Result<Store, (&'static s
             ("etcd", Keys::new(&config.etcd.prefix, '/', group), Arc::new(etcd))
         }
         Backend::Redis => {
-            let keys = Keys::new(&config.redis.prefix, ':', group);
-            ("redis", keys, Arc::new(redis::Redis::new(config)))
+            let redis = redis::Redis::new(config).map_err(|error| ("discovery.redis", error))?;
+            ("redis", Keys::new(&config.redis.prefix, ':', group), Arc::new(redis))
         }
     })
 }

@@ -1,14 +1,14 @@
 //! Redis: entries that expire, keyspace notifications where the server sends them, and a scan from
 //! time to time in any case, for notifications may be lost and expiry is not punctual.
 
-use std::{collections::BTreeSet, convert::Infallible, future, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, future, path::Path, time::Duration};
 
 use futures_util::{
     FutureExt, StreamExt,
     future::{BoxFuture, Either},
 };
 use redis::{
-    AsyncConnectionConfig, Client, RedisError, RedisResult,
+    AsyncConnectionConfig, Client, ClientTlsConfig, RedisError, RedisResult, TlsCertificates,
     aio::{MultiplexedConnection, PubSubStream},
 };
 use tokio::time::{Instant, sleep, timeout_at};
@@ -17,7 +17,10 @@ use super::{
     Discovery, DiscoveryError, Registration,
     view::{Change, View},
 };
-use crate::config;
+use crate::{
+    config,
+    tls::{self, ClientFiles, TlsError},
+};
 
 /// How long an answer may take to come.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -37,10 +40,15 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    pub(super) fn new(config: &config::Discovery) -> Self {
-        let client = config.redis.url.client();
+    /// A client that has asked nothing yet.
+    ///
+    /// # Errors
+    /// A file of `discovery.redis.tls` that cannot be used.
+    pub(super) fn new(config: &config::Discovery) -> Result<Self, TlsError> {
+        let config::Redis { url, tls, .. } = &config.redis;
+        let client = if url.is_tls() { secured(&url.client(), tls)? } else { url.client() };
         let server = client.get_connection_info().addr().to_string();
-        Self { client, server, heartbeat: config.heartbeat }
+        Ok(Self { client, server, heartbeat: config.heartbeat })
     }
 
     async fn connect(&self) -> RedisResult<MultiplexedConnection> {
@@ -141,6 +149,25 @@ impl Redis {
         };
         DiscoveryError { backend: "redis", message: format!("{}: {reason}", self.server) }
     }
+}
+
+/// The same client with the files of `tls`.
+fn secured(client: &Client, tls: &config::ClientTls) -> Result<Client, TlsError> {
+    // The library reads them too, but does not say which of them is wrong.
+    ClientFiles::read(tls)?;
+    let pem = |key, file: &Option<_>| file.as_deref().map(|file: &Path| tls::read(key, file));
+    let (ca, cert, key) = (pem("ca", &tls.ca), pem("cert", &tls.cert), pem("key", &tls.key));
+    let certificates = TlsCertificates {
+        client_tls: match (cert.transpose()?, key.transpose()?) {
+            (Some(client_cert), Some(client_key)) => {
+                Some(ClientTlsConfig { client_cert, client_key })
+            }
+            _ => None,
+        },
+        root_cert: ca.transpose()?,
+    };
+    Client::build_with_tls(client.get_connection_info().clone(), certificates)
+        .map_err(|error| TlsError { key: "ca", message: error.to_string() })
 }
 
 /// All that the store holds for `view`.

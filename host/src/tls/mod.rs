@@ -37,7 +37,8 @@ impl TlsError {
     }
 }
 
-fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+/// What is in the file.
+pub(crate) fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     let unreadable = |error| TlsError::file(key, path, format_args!("cannot be read: {error}"));
     fs::read(path).map_err(unreadable)
 }
