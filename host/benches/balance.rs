@@ -2,9 +2,9 @@
 //! one is put in its place all the time.
 //!
 //! `cargo bench -p host --bench balance`. A choice is counted as in flight and dropped at once, as
-//! it is for every request. Instructions per choice: run the bench's program under
-//! `valgrind --tool=callgrind` with `--profile-time 1`, and divide what `Directory::choose` includes
-//! by its calls.
+//! it is for every request. Instructions per choice: run the bench's program twice under
+//! `valgrind --tool=callgrind` with another `--measurement-time`, and divide the difference of the
+//! instructions by that of the iterations in criterion's `sample.json`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
