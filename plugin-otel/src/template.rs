@@ -62,7 +62,7 @@ impl Template {
             }),
             Form::Segments { segments, has_rest } => match below(segments, path) {
                 None => false,
-                Some(rest) if *has_rest => rest.len() > 1,
+                Some(rest) if *has_rest => rest.len() > 1 && rest.starts_with('/'),
                 Some(rest) => rest.is_empty(),
             },
         }
@@ -125,7 +125,7 @@ mod tests {
             ),
             ("/users/{id}/", &["/users/1/"], &["/users/1", "/users//", "/users/1/x"]),
             ("/{a}/x/{b}", &["/1/x/2"], &["/1/y/2", "/1/x/", "/1/x", "/1/x/2/3"]),
-            ("/{*rest}", &["/a", "/a/b", "/a/", "//"], &["/", "", "*"]),
+            ("/{*rest}", &["/a", "/a/b", "/a/", "//"], &["/", "", "*", "ab"]),
             (
                 "/public/{*rest}",
                 &["/public/a", "/public/a/b", "/public//"],

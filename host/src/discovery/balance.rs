@@ -110,11 +110,10 @@ mod tests {
             let all: Vec<_> = (0..count * each)
                 .map(|_| Chosen::new(choose(&members, &[], &mut random).unwrap()))
                 .collect();
-            let loads = members.iter().map(Member::in_flight);
-            let (least, most) = (loads.clone().min().unwrap(), loads.max().unwrap());
+            let most = members.iter().map(Member::in_flight).max().unwrap();
             // Theory has the highest load at ln ln n / ln 2 above the mean; one choice alone would
-            // be off by twenty here.
-            prop_assert!(most - least <= 8, "{} to {}", least, most);
+            // have it at twenty above. It says little of the lowest.
+            prop_assert!(most <= each + 5, "{}", most);
             drop(all);
             prop_assert!(members.iter().all(|member| member.in_flight() == 0));
         }
