@@ -13,7 +13,7 @@ use crate::{
     Plugin,
     config::{ConfigError, Fragment, Settings},
     discovery::Fleet,
-    telemetry::log,
+    telemetry::{bridge::BRIDGE, log},
 };
 
 /// The settings in force, and those that they come from.
@@ -103,6 +103,7 @@ impl LiveSettings {
             }
             None => Vec::new(),
         };
+        BRIDGE.refresh();
         let (taken, waiting) = merged.taken_by(&self.started, &live);
         log::set_level(&taken.config().log.level);
         self.current.send_replace(Arc::new(taken));

@@ -8,23 +8,27 @@ use opentelemetry::{
     trace::{Link, SpanKind},
 };
 use opentelemetry_sdk::trace::{SamplingResult, ShouldSample};
+use plugin_api::Level;
 
 use crate::{config::Config, policy::Policy, sampling::Sampler};
 
 /// The keys of [`Selection`].
 pub(crate) const LIVE_SETTINGS: &[&str] =
-    &["sampler", "sampler-arg", "rule", "exclude", "incoming", "trust"];
+    &["sampler", "sampler-arg", "rule", "exclude", "incoming", "trust", "log-level"];
 
-/// Which requests are recorded.
+/// Which requests are recorded, and which log lines.
 #[derive(Debug)]
 pub(crate) struct Selection {
     pub(crate) sampler: Sampler,
     pub(crate) policy: Policy,
+    /// The least serious lines that are exported; `None`: none are.
+    pub(crate) log_level: Option<Level>,
 }
 
 impl Selection {
     fn of(config: &Config) -> Arc<Self> {
-        Arc::new(Self { sampler: config.sampler, policy: config.policy.clone() })
+        let (sampler, policy) = (config.sampler, config.policy.clone());
+        Arc::new(Self { sampler, policy, log_level: config.log_level })
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     pipeline::{Counts, ExportState, Pipeline, export::Exporter},
     provider, redact, semconv,
     signal::Signal,
-    telemetry::{Inside, Logs},
+    telemetry::Inside,
 };
 
 const TARGET: &str = "plugin_otel";
@@ -38,7 +38,6 @@ struct Running {
     pipeline: Arc<Pipeline>,
     /// Where the host's log goes; `None` where it goes nowhere.
     logs: Option<Arc<Pipeline>>,
-    log_level: Option<Level>,
     own: Own,
     /// `None` where metrics go nowhere.
     metrics: Option<Reader>,
@@ -80,9 +79,8 @@ impl Plugin for Otel {
     }
 
     fn telemetry(&self) -> Option<TelemetryObject> {
-        let Running { tracing, logs, log_level, .. } = self.0.as_ref()?;
-        let logs = logs.clone().zip(*log_level).map(|(pipeline, level)| Logs { pipeline, level });
-        Some(telemetry_object(Inside { tracing: Arc::clone(tracing), logs }))
+        let Running { tracing, logs, .. } = self.0.as_ref()?;
+        Some(telemetry_object(Inside { tracing: Arc::clone(tracing), logs: logs.clone() }))
     }
 
     fn state(&self) -> State {
@@ -174,8 +172,7 @@ impl Running {
         let live = tracing.live().clone();
         let provider = provider::register(live, resource, Arc::clone(&pipeline));
         let has_collector = config.traces.exporter == config::Exporter::Otlp;
-        let log_level = config.log_level;
-        Ok(Self { pipeline, logs, log_level, own, metrics, provider, tracing, has_collector })
+        Ok(Self { pipeline, logs, own, metrics, provider, tracing, has_collector })
     }
 
     fn pipelines(&self) -> impl Iterator<Item = &Pipeline> {

@@ -13,16 +13,8 @@ use crate::{exchange::Tracing, logs, pipeline::Pipeline, spans::LocalSpan};
 #[derive(Debug)]
 pub(crate) struct Inside {
     pub(crate) tracing: Arc<Tracing>,
-    /// `None` where no line is exported.
-    pub(crate) logs: Option<Logs>,
-}
-
-/// Where log records go.
-#[derive(Debug)]
-pub(crate) struct Logs {
-    pub(crate) pipeline: Arc<Pipeline>,
-    /// The least serious lines.
-    pub(crate) level: Level,
+    /// Where log records go; `None` where no line is exported.
+    pub(crate) logs: Option<Arc<Pipeline>>,
 }
 
 impl Telemetry for Inside {
@@ -33,7 +25,7 @@ impl Telemetry for Inside {
     }
 
     fn event_level(&self) -> Option<Level> {
-        self.logs.as_ref().map(|logs| logs.level)
+        self.logs.as_ref().and_then(|_| self.tracing.live().load().log_level)
     }
 
     fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> Begun<LocalSpan> {
@@ -41,7 +33,7 @@ impl Telemetry for Inside {
     }
 
     fn on_event(&self, event: &Event<'_>, context: &Context) {
-        if let Some(Logs { pipeline, .. }) = &self.logs {
+        if let Some(pipeline) = &self.logs {
             let now = self.tracing.clock.now();
             logs::record(event, context.span(), now, |bytes| {
                 pipeline.finish_bytes(event.callsite().target(), bytes);

@@ -18,6 +18,7 @@ trials![
     what_cannot_be_taken_changes_nothing_and_is_one_warning,
     what_the_plugin_cannot_take_keeps_no_host_from_starting,
     the_level_of_the_log_changes_at_once,
+    the_level_of_exported_lines_changes_at_once,
     what_a_running_host_cannot_change_waits_for_its_next_start,
 ];
 
@@ -205,6 +206,27 @@ async fn the_level_of_the_log_changes_at_once() -> Result<(), Skipped> {
     })
     .await;
     assert_eq!(host.lines_with(&["fleet settings taken"]).len(), 1);
+    Ok(())
+}
+
+async fn the_level_of_exported_lines_changes_at_once() -> Result<(), Skipped> {
+    let store = Store::start(Kind::Etcd).await?;
+    let collector = Collector::start().await;
+    store.put(SETTINGS, "[otel]\nlog-level = \"ERROR\"").await;
+    let host = HostProcess::start(config(&store, &collector).set("log.access", true)).await;
+    assert_eq!(host.get("/").send().await.status, 200);
+    store.put(SETTINGS, "[otel]\nlog-level = \"INFO\"").await;
+    taken(&host, "otel.log-level", "\"INFO\"").await;
+    let first = host.lines_with(&["access: "]).len();
+    until("an exported line of a request", async || {
+        assert_eq!(host.get("/").send().await.status, 200);
+        collector.logs().iter().any(|log| log.scope == "access").then_some(())
+    })
+    .await;
+    let exported = || collector.logs().iter().filter(|log| log.scope == "access").count();
+    assert!(exported() <= host.lines_with(&["access: "]).len() - first, "none of before");
+    store.put(SETTINGS, "[otel]\nlog-level = \"OFF\"").await;
+    taken(&host, "otel.log-level", "\"OFF\"").await;
     Ok(())
 }
 

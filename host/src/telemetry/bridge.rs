@@ -7,7 +7,7 @@
 
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use plugin_api::{
@@ -48,7 +48,38 @@ pub(crate) struct Bridge {
 struct Spliced {
     plugin: TelemetryObject,
     spans: LevelFilter,
-    events: LevelFilter,
+    events: Threshold,
+}
+
+/// The least serious events that are wanted, as the place of the level among all: it may change
+/// while many threads look.
+struct Threshold(AtomicUsize);
+
+const LEVELS: [LevelFilter; 6] = [
+    LevelFilter::OFF,
+    LevelFilter::ERROR,
+    LevelFilter::WARN,
+    LevelFilter::INFO,
+    LevelFilter::DEBUG,
+    LevelFilter::TRACE,
+];
+
+impl Threshold {
+    fn of(plugin: &TelemetryObject) -> Self {
+        let threshold = Self(AtomicUsize::new(0));
+        threshold.ask(plugin);
+        threshold
+    }
+
+    fn ask(&self, plugin: &TelemetryObject) {
+        let wanted = filter(plugin.event_level().into_option());
+        let place = LEVELS.iter().position(|level| *level == wanted);
+        self.0.store(place.unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> LevelFilter {
+        LEVELS.get(self.0.load(Ordering::Relaxed)).copied().unwrap_or(LevelFilter::OFF)
+    }
 }
 
 impl Bridge {
@@ -59,8 +90,16 @@ impl Bridge {
     /// Switches the bridge on. Spans that are open already stay unknown to the plugin.
     pub(crate) fn splice(&self, plugin: TelemetryObject) {
         let spans = filter(plugin.span_level().into_option());
-        let events = filter(plugin.event_level().into_option());
+        let events = Threshold::of(&plugin);
         if self.spliced.set(Spliced { plugin, spans, events }).is_ok() {
+            tracing::callsite::rebuild_interest_cache();
+        }
+    }
+
+    /// The plugin may want other events from now on.
+    pub(crate) fn refresh(&self) {
+        if let Some(Spliced { plugin, events, .. }) = self.spliced() {
+            events.ask(plugin);
             tracing::callsite::rebuild_interest_cache();
         }
     }
@@ -105,7 +144,7 @@ impl Wanted {
             return metadata.level() <= spans;
         }
         // An event that is too slight for the log may still be one of its span.
-        metadata.level() <= events.max(spans) && metadata.target() != PLUGIN_TARGET
+        *metadata.level() <= events.get().max(*spans) && metadata.target() != PLUGIN_TARGET
     }
 }
 
@@ -119,7 +158,7 @@ impl<S> Filter<S> for Wanted {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        let most = |spliced: &Spliced| spliced.spans.max(spliced.events);
+        let most = |spliced: &Spliced| spliced.spans.max(spliced.events.get());
         Some(self.0.spliced().map_or(LevelFilter::OFF, most))
     }
 }
@@ -197,7 +236,7 @@ where
         let span = span.and_then(|()| known(registry.event_span(event)));
         // The registry's innermost span may be around another exchange, which hides it.
         let span = span.filter(|known| known.context.span() == context.span());
-        let is_line = metadata.level() <= &spliced.events;
+        let is_line = *metadata.level() <= spliced.events.get();
         if !is_line && span.is_none() {
             return;
         }
