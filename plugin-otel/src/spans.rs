@@ -215,3 +215,178 @@ pub(crate) fn fields(out: &mut Vec<u8>, place: Place, event: &Event<'_>, is_told
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::trace::v1::{
+        self as proto, span::SpanKind, status::StatusCode,
+    };
+    use plugin_api::{SpanContext, telemetry::Callsite};
+
+    use super::*;
+    use crate::testing::{Bench, attribute, attributes, status_of};
+
+    fn below(flags: u32) -> Context {
+        Context::new(SpanContext::new([1; 16], [2; 8], flags))
+    }
+
+    fn event(level: Level, message: &str, fields: &[Field<'_>], tell: impl FnOnce(&Event<'_>)) {
+        tell(&Event::new(Callsite::new(level, "tests", "an event"), message, fields));
+    }
+
+    /// The span that has these fields from the beginning and is told the rest by `told`.
+    fn span(fields: &[Field<'_>], told: impl FnOnce(&mut LocalSpan)) -> proto::Span {
+        let bench = Bench::new("parentbased_always_off");
+        let callsite = Callsite::new(Level::INFO, "tests", "work").at("tests::inner", "work.rs", 7);
+        let begun = bench.local(&SpanHead::new(callsite, fields), &below(SpanContext::SAMPLED));
+        let mut span = begun.span.unwrap();
+        told(&mut span);
+        assert_eq!(bench.live(), 1);
+        drop(span);
+        assert_eq!(bench.live(), 0);
+        bench.only_span()
+    }
+
+    fn text(key: &'static str, text: &'static str) -> Field<'static> {
+        Field::new(key, Value::Text(text))
+    }
+
+    const REFUSED: Value<'static> =
+        Value::Error { message: "refused", causes: "nobody there\nno route" };
+
+    #[test]
+    fn a_span_is_below_its_parent_and_has_its_place_and_its_fields() {
+        let fields = [
+            Field::new("bool", Value::Bool(true)),
+            Field::new("i64", Value::I64(-7)),
+            Field::new("u64", Value::U64(7)),
+            Field::new("large", Value::U64(u64::MAX)),
+            Field::new("f64", Value::F64(0.5)),
+            text("text", "x"),
+        ];
+        let span = span(&fields, |span| span.on_record(&[text("late", "there")]));
+        assert_eq!((&*span.name, span.kind()), ("work", SpanKind::Internal));
+        assert_eq!((span.trace_id, span.parent_span_id), (vec![1; 16], vec![2; 8]));
+        let span = proto::Span { trace_id: Vec::new(), parent_span_id: Vec::new(), ..span };
+        let wanted = [
+            "code.file.path=work.rs",
+            "code.line.number=7",
+            "code.function.name=tests::inner::work",
+            "bool=true",
+            "i64=-7",
+            "u64=7",
+            "large=18446744073709551615",
+            "f64=a fraction",
+            "text=x",
+            "late=there",
+        ];
+        assert_eq!(attributes(&span), wanted);
+        assert_eq!(status_of(&span), StatusCode::Unset);
+    }
+
+    #[test]
+    fn a_parent_decides_whether_a_span_is_recorded_and_none_begins_a_trace() {
+        let callsite = Callsite::new(Level::INFO, "tests", "work");
+        let head = SpanHead::new(callsite, &[]);
+        let bench = Bench::new("parentbased_always_on");
+        let begun = bench.local(&head, &below(0));
+        assert!(begun.span.is_none());
+        assert_eq!(begun.context.span().trace_id, [1; 16]);
+        let begun = bench.local(&head, &Context::default());
+        assert!(begun.context.span().is_valid() && begun.context.span().is_sampled());
+        drop(begun);
+        assert_eq!(bench.only_span().parent_span_id, [0; 0]);
+    }
+
+    #[test]
+    fn fields_of_opentelemetry_say_what_a_span_is() {
+        let kinds = [
+            ("server", SpanKind::Server),
+            ("CLIENT", SpanKind::Client),
+            ("Producer", SpanKind::Producer),
+            ("consumer", SpanKind::Consumer),
+            ("internal", SpanKind::Internal),
+            ("nonsense", SpanKind::Internal),
+        ];
+        for (kind, wanted) in kinds {
+            let span = span(&[text("otel.name", "a job"), text("otel.kind", kind)], |_| {});
+            assert_eq!((&*span.name, span.kind()), ("a job", wanted), "{kind}");
+            assert_eq!(attribute(&span, "otel.kind"), "");
+        }
+    }
+
+    #[test]
+    fn a_status_is_what_the_code_says_or_its_errors_do() {
+        let (ok, error) = (text("otel.status_code", "OK"), text("otel.status_code", "error"));
+        let described = text("otel.status_description", "why");
+        let unlucky = |span: &mut LocalSpan| {
+            event(Level::ERROR, "out of luck", &[], |event| span.on_event(event));
+        };
+        let warned =
+            |span: &mut LocalSpan| event(Level::WARN, "look", &[], |event| span.on_event(event));
+        let found = |span: &proto::Span| {
+            let message = span.status.as_ref().map(|status| status.message.clone());
+            (status_of(span), message.unwrap_or_default())
+        };
+        let told = |code, message: &str| (code, message.to_owned());
+        assert_eq!(found(&span(&[], warned)), told(StatusCode::Unset, ""));
+        assert_eq!(found(&span(&[], unlucky)), told(StatusCode::Error, ""));
+        assert_eq!(found(&span(&[ok], unlucky)), told(StatusCode::Ok, ""));
+        assert_eq!(found(&span(&[error], |_| {})), told(StatusCode::Error, ""));
+        assert_eq!(found(&span(&[error, described], |_| {})), told(StatusCode::Error, "why"));
+        assert_eq!(found(&span(&[error], |span| span.on_record(&[ok]))), told(StatusCode::Ok, ""));
+    }
+
+    #[test]
+    fn an_error_among_the_fields_is_an_exception_of_the_span() {
+        let at_once = span(&[Field::new("error", REFUSED)], |_| {});
+        let in_a_line = span(&[], |span| {
+            let fields = [Field::new("cause", REFUSED)];
+            event(Level::ERROR, "failed", &fields, |event| span.on_event(event));
+        });
+        for span in [&at_once, &in_a_line] {
+            assert_eq!(attribute(span, "exception.message"), "refused");
+            assert_eq!(attribute(span, "exception.stacktrace"), "nobody there\nno route");
+        }
+        assert_eq!(attribute(&at_once, "error"), "refused");
+        assert_eq!(attribute(&in_a_line, "cause"), "");
+        let keys: Vec<_> = in_a_line.events[0].attributes.iter().map(|pair| &*pair.key).collect();
+        let wanted = ["level", "target", "cause", "exception.message", "exception.stacktrace"];
+        assert_eq!(keys, wanted);
+    }
+
+    #[test]
+    fn an_error_without_a_message_is_the_exception_that_ended_the_span() {
+        let span = span(&[], |span| {
+            let fields = [text("error", "no goods")];
+            event(Level::ERROR, "", &fields, |event| span.on_event(event));
+        });
+        assert_eq!(span.events[0].name, "exception");
+        let keys: Vec<_> = span.events[0].attributes.iter().map(|pair| &*pair.key).collect();
+        assert_eq!(keys, ["level", "target", "exception.message"]);
+        assert_eq!(span.status.unwrap().message, "no goods");
+    }
+
+    #[test]
+    fn a_span_keeps_128_events_and_counts_the_others() {
+        let span = span(&[], |span| {
+            for n in 0..200 {
+                let message = format!("line {n}");
+                event(Level::INFO, &message, &[], |event| span.on_event(event));
+            }
+        });
+        assert_eq!((span.events.len(), span.dropped_events_count), (128, 72));
+        assert_eq!((&*span.events[0].name, &*span.events[127].name), ("line 0", "line 127"));
+        assert!(span.events.iter().all(|event| event.time_unix_nano >= span.start_time_unix_nano));
+    }
+
+    #[test]
+    fn what_a_span_follows_from_is_a_link() {
+        let cause = Context::new(SpanContext::new([3; 16], [4; 8], 1)).with_state("a=b", "");
+        let span = span(&[], |span| span.on_follows_from(&cause));
+        assert_eq!(span.links.len(), 1);
+        let link = &span.links[0];
+        assert_eq!((&link.trace_id[..], &link.span_id[..]), (&[3; 16][..], &[4; 8][..]));
+        assert_eq!((&*link.trace_state, link.flags), ("a=b", 0x101));
+    }
+}

@@ -18,6 +18,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use plugin_api::{
     Context, Host, Level, RequestHead, Service,
     adapter::{HostServices, host_object},
+    telemetry::{Begun, SpanHead},
 };
 
 use prost::Message as _;
@@ -27,6 +28,7 @@ use crate::{
     exchange::{Client, Server, Tracing},
     pipeline::{Accepted, Batch, Counts, Failure, Pipeline, export::Export},
     signal::Signal,
+    spans::LocalSpan,
 };
 
 /// Longer than any step of a test takes; only a failing test waits for it.
@@ -236,6 +238,11 @@ impl Bench {
         parent: &Context,
     ) -> Option<impl plugin_api::Exchange> {
         self.client().follow(head, parent, |_, _| {})
+    }
+
+    /// A span of the host's own code.
+    pub(crate) fn local(&self, head: &SpanHead<'_>, parent: &Context) -> Begun<LocalSpan> {
+        LocalSpan::begin(&self.tracing, head, parent)
     }
 
     /// How many spans are under way.
