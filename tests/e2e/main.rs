@@ -47,6 +47,7 @@ mod policy;
 mod python;
 mod readme;
 mod receivers;
+mod reference;
 mod stack;
 mod stop;
 mod tls;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         trace::trials(),
         context::trials(),
         inside::trials(),
+        reference::trials(),
         curl::trials(),
         w3c::trials(),
         cancelled::trials(),

@@ -34,6 +34,14 @@ pub fn example(name: &str) -> PathBuf {
     given(&variable).unwrap_or_else(|| built(shipped(), name).clone())
 }
 
+/// The program that is traced in two ways: `REFERENCE`.
+#[must_use]
+pub fn reference() -> PathBuf {
+    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    let build = || build(&["-p", "tests", "--example", "reference"]);
+    given("REFERENCE").unwrap_or_else(|| built(BUILT.get_or_init(build), "reference").clone())
+}
+
 /// plugin-api's example `libnoop.so`: `PLUGIN_NOOP`.
 #[must_use]
 pub fn plugin_noop() -> PathBuf {

@@ -87,10 +87,23 @@ pub struct Span {
     pub links: Vec<(String, String)>,
     /// 0 unset, 1 ok, 2 error.
     pub status: i32,
+    /// What the status says.
+    pub status_message: String,
+    /// What happened meanwhile.
+    pub events: Vec<SpanEvent>,
     /// The instrumentation scope's name.
     pub scope: String,
     /// The attributes of the resource.
     pub resource: BTreeMap<String, Value>,
+}
+
+/// Something that happened in a span.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpanEvent {
+    /// The name.
+    pub name: String,
+    /// The attributes.
+    pub attributes: BTreeMap<String, Value>,
 }
 
 /// How an export came.
@@ -500,10 +513,18 @@ impl From<proto::Span> for Span {
                 .iter()
                 .map(|link| (hex(&link.trace_id), hex(&link.span_id)))
                 .collect(),
-            status: span.status.map_or(0, |status| status.code),
+            status: span.status.as_ref().map_or(0, |status| status.code),
+            status_message: span.status.map(|status| status.message).unwrap_or_default(),
+            events: span.events.into_iter().map(SpanEvent::from).collect(),
             scope: String::new(),
             resource: BTreeMap::new(),
         }
+    }
+}
+
+impl From<proto::span::Event> for SpanEvent {
+    fn from(event: proto::span::Event) -> Self {
+        Self { name: event.name, attributes: plain(event.attributes) }
     }
 }
 

@@ -162,11 +162,16 @@ const OF_ALL: [(&str, Rule); 4] =
     [("ids", ids), ("times", times), ("flags", flags), ("duplicate key", duplicate_key)];
 
 /// What ours must keep to as well.
-const OF_OURS: [(&str, Rule); 15] = [
+const OF_OURS: [(&str, Rule); 4] = [
     ("schema URL", schema_url),
-    ("kind", kind),
     ("unknown key", unknown_key),
     ("type", value_type),
+    ("secret", secret),
+];
+
+/// And, of these, the exchanges. A service's own code may say of its spans what it likes.
+const OF_EXCHANGES: [(&str, Rule); 11] = [
+    ("kind", kind),
     ("required attribute", required),
     ("method", method),
     ("name", name),
@@ -177,7 +182,6 @@ const OF_OURS: [(&str, Rule); 15] = [
     ("error.type", error_type),
     ("description", description),
     ("URL", url),
-    ("secret", secret),
 ];
 
 /// What is wrong with the span, which came in `scope`.
@@ -188,7 +192,11 @@ pub fn check(span: &Span, scope: &ScopeSpans) -> Vec<String> {
     let attributes =
         attributes.filter_map(|(key, value)| Some((key, value.value.as_ref()?))).collect();
     let seen = Seen { span, attributes, scope };
-    let rules = OF_ALL.iter().chain(if is_ours(scope) { &OF_OURS[..] } else { &[] });
+    let is_exchange = !seen.attributes.contains_key("code.function.name");
+    let rules_of =
+        |are_held: bool, rules: &'static [(&str, Rule)]| if are_held { rules } else { &[] };
+    let rules = OF_ALL.iter().chain(rules_of(is_ours(scope), &OF_OURS));
+    let rules = rules.chain(rules_of(is_ours(scope) && is_exchange, &OF_EXCHANGES));
     let complaints = rules.filter_map(|(name, rule)| Some((name, rule(&seen)?)));
     complaints
         .map(|(rule, found)| format!("{:?} span {:?}: {rule}: {found}", span.kind(), span.name))

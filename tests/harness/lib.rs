@@ -34,7 +34,7 @@ mod variant;
 pub mod wait;
 
 pub use client::{Answer, Body, Call, Client};
-pub use collector::{Absent, Collector, Export, Protocol, Span, SpanKind};
+pub use collector::{Absent, Collector, Export, Protocol, Span, SpanEvent, SpanKind};
 pub use config::Config;
 pub use host::{HostProcess, Launch, run, run_as};
 pub use logs::LogRecord;
