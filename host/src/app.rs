@@ -377,7 +377,8 @@ async fn leave(fleet: &Fleet, deadline: Instant) {
 
 /// Waits for the open requests, but not past the deadline.
 async fn drain(mut draining: Draining, deadline: Instant) -> Stopped {
-    let drained = tokio::time::timeout_at(deadline.into(), draining.drain()).await;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let drained = tokio::time::timeout(left, draining.drain(left)).await;
     if drained.is_err() {
         tracing::warn!("the drain deadline passed; cutting what is still open");
     }

@@ -64,6 +64,7 @@ async fn the_standard_variables_name_the_files() {
         .env("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", &text(&authority.ca()))
         .env("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere.pem")
         .env("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", &text(&authority.ca()))
+        .env("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", &text(&authority.ca()))
         .env("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", &text(&own.cert))
         .env("OTEL_EXPORTER_OTLP_CLIENT_KEY", &text(&own.key))
         .start()

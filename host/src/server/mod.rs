@@ -245,11 +245,12 @@ pub(crate) struct Draining {
 }
 
 impl Draining {
-    /// Waits for every open request, and closes what is idle. Cancelling it is fine.
-    pub(crate) async fn drain(&mut self) {
+    /// Waits for every open request, and closes what is idle, for which there is so much `time`.
+    /// Cancelling it is fine.
+    pub(crate) async fn drain(&mut self, time: Duration) {
         let all = async { while self.connections.join_next().await.is_some() {} };
         // Whoever is not gone by then is closed as soon as it is idle.
-        let _ = tokio::time::timeout(LAST_REQUESTS, all).await;
+        let _ = tokio::time::timeout(LAST_REQUESTS.min(time / 2), all).await;
         std::mem::take(&mut self.graceful).shutdown().await;
     }
 
@@ -435,7 +436,7 @@ mod tests {
         let running = Running::start(tower::service_fn(connect)).await;
         let (mut client, mut other) = tunnel(&running).await;
         let (journal, mut draining) = running.stop().await;
-        draining.drain().await;
+        draining.drain(Duration::from_secs(10)).await;
         pass(&mut client, &mut other, "still there").await;
         assert_eq!(draining.tunnels().open(), 1);
         draining.cut().await;

@@ -155,7 +155,7 @@ impl fmt::Display for Protocol {
 impl Config {
     /// Lets relative paths of settings start at `folder`.
     pub(crate) fn start_paths_at(&mut self, folder: &Path) {
-        for destination in [&mut self.traces, &mut self.logs] {
+        for destination in [&mut self.traces, &mut self.logs, &mut self.metrics] {
             destination.tls.start_paths_at(folder);
         }
     }
