@@ -1,7 +1,7 @@
 //! The spans of the host's own code: `tracing`'s, as users of `tracing-opentelemetry` know them.
 //!
 //! Fields become attributes, but for those that speak to OpenTelemetry: `otel.name`, `otel.kind`,
-//! `otel.status_code` and `otel.status_message`. An event of level ERROR makes the status Error; one
+//! `otel.status_code` and `otel.status_description`. An event of level ERROR makes the status Error; one
 //! that has an `error` and no message is the exception that ended the span.
 
 use std::sync::Arc;

@@ -34,7 +34,7 @@
 //! Fields become attributes of their own type: `bool`, integers, floats and text; errors given as
 //! `&dyn Error` become `exception.message` and, with their sources, `exception.stacktrace`; whatever
 //! else is shown as text. These speak to OpenTelemetry: `otel.name`, `otel.kind` (`server`, `client`,
-//! `producer`, `consumer`, `internal`), `otel.status_code` (`ok`, `error`), `otel.status_message`. An
+//! `producer`, `consumer`, `internal`), `otel.status_code` (`ok`, `error`), `otel.status_description`. An
 //! event of level ERROR makes its span's status Error; `#[instrument(err)]` says why.
 //! `follows_from` is a link. A span keeps 128 events and counts those that it drops.
 //!
