@@ -83,9 +83,9 @@ async fn a_collector_that_nobody_vouches_for_is_a_failing_export() {
         assert_eq!(host.get("/").send().await.text(), "here\n");
         let export = &host.plugin().await["status"]["export"];
         let said = export["last-error"].as_str().unwrap_or_default().to_owned();
-        (export["state"] == "failing").then(|| {
-            assert!(said.contains("invalid peer certificate: UnknownIssuer"), "{said}");
-        })
+        // Of exports that wait for the same connection only one hears why there is none.
+        let is_told = said.contains("invalid peer certificate: UnknownIssuer");
+        (export["state"] == "failing" && is_told).then_some(())
     })
     .await;
 
