@@ -9,6 +9,7 @@ use crate::discovery::{becomes, greeter, knows};
 trials![
     the_next_endpoint_takes_over_from_one_that_is_gone,
     a_host_that_falls_behind_a_compaction_reads_all_anew,
+    all_is_read_anew_now_and_then_whatever_the_watch_said,
 ];
 
 /// Two etcds that know nothing of each other, so that it shows which of them is asked.
@@ -39,7 +40,7 @@ async fn a_host_that_falls_behind_a_compaction_reads_all_anew() -> Result<(), Sk
     let entry = |name: &str| json!({"address": "127.0.0.1:1", "name": name}).to_string();
     store.put("services/greeter/gone", &entry("gone")).await;
     let config = greeter(&store, "one").set("log.level", "info,host=debug");
-    let host = HostProcess::start(config).await;
+    let host = HostProcess::start(config.set("discovery.heartbeat", "2s")).await;
     knows(&host, "greeter", &["gone", "one"]).await;
 
     host.signal(Signal::STOP);
@@ -64,19 +65,34 @@ async fn a_host_that_falls_behind_a_compaction_reads_all_anew() -> Result<(), Sk
     host.signal(Signal::CONT);
 
     knows(&host, "greeter", &["last", "one"]).await;
+    // etcd before 3.4.32 and 3.5.13 may keep it to itself; then the time to read anew has come.
     let lines = host.lines_with(&["compacted since"]);
-    assert_eq!(lines.len(), 1, "{}", host.stderr());
+    assert!(lines.len() <= 1, "{}", host.stderr());
     // And follows what comes after.
     store.put(BUSY, &entry("later")).await;
     knows(&host, "greeter", &["later", "one"]).await;
     Ok(())
 }
 
+async fn all_is_read_anew_now_and_then_whatever_the_watch_said() -> Result<(), Skipped> {
+    const READS: &str = r#"grpc_server_started_total{grpc_method="Txn",grpc_service="etcdserverpb.KV",grpc_type="unary"}"#;
+    let store = Store::start(Kind::Etcd).await?;
+    let host = HostProcess::start(greeter(&store, "one")).await;
+    knows(&host, "greeter", &["one"]).await;
+    until("a third read", async || (metric(&store, READS).await >= 3).then_some(())).await;
+    becomes(&host, "reachable").await;
+    Ok(())
+}
+
 /// How many watches etcd cannot hand its changes to.
 async fn slow_watchers(store: &Store) -> u64 {
+    metric(store, "etcd_debugging_mvcc_slow_watcher_total").await
+}
+
+/// What etcd says of itself.
+async fn metric(store: &Store, name: &str) -> u64 {
     let metrics = Client::http1().get(&format!("{}/metrics", store.url())).send().await;
-    let lines = metrics.text().lines();
     let mut values =
-        lines.filter_map(|l| l.strip_prefix("etcd_debugging_mvcc_slow_watcher_total "));
+        metrics.text().lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     values.next().expect("etcd's metric").parse().expect("a number")
 }

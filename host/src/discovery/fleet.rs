@@ -98,7 +98,6 @@ impl Fleet {
 
     /// What the fleet wants of this group, always the newest: the text, TOML or JSON, that the
     /// store holds for it; nothing where it holds none. It stays while the store is away.
-    #[allow(dead_code, reason = "nobody merges them yet")]
     pub(crate) fn settings(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.view.settings()
     }

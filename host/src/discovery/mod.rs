@@ -86,7 +86,7 @@ fn connect(config: &config::Discovery, group: &str) -> Result<Store, (&'static s
     Ok(match config.backend {
         Backend::Static => ("static", Keys::new("", '/', group), Arc::new(r#static::Static)),
         Backend::Etcd => {
-            let etcd = etcd::Etcd::new(&config.etcd).map_err(|error| ("discovery.etcd", error))?;
+            let etcd = etcd::Etcd::new(config).map_err(|error| ("discovery.etcd", error))?;
             ("etcd", Keys::new(&config.etcd.prefix, '/', group), Arc::new(etcd))
         }
         Backend::Redis => {

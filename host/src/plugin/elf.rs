@@ -7,7 +7,7 @@
 use std::ops::{Deref, Range};
 
 use object::{
-    Endianness, FileKind,
+    Endianness, FileKind, ReadRef,
     elf::{self, FileHeader64},
     read::elf::{
         Dyn as _, FileHeader as _, ProgramHeader as _, SectionHeader as _, SectionTable, Sym as _,
@@ -31,21 +31,22 @@ const MOST_MEMORY: u64 = 1 << 32;
 type Header = FileHeader64<Endianness>;
 
 /// Refuses whatever is not a shared library for this machine, whole, sound, with the entry symbol.
-pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
-    let header = header(bytes)?;
-    let image = Image::read(header, bytes)?;
+/// Reads the tables alone, which are a small part of a library.
+pub(super) fn check<'a>(data: impl ReadRef<'a>) -> Result<(), String> {
+    let header = header(data)?;
+    let image = Image::read(header, data)?;
     image.check()?;
     image.check_entry(header)
 }
 
-fn header(bytes: &[u8]) -> Result<&Header, String> {
+fn header<'a>(data: impl ReadRef<'a>) -> Result<&'a Header, String> {
     let not_elf = || "not an ELF shared library".to_owned();
-    match FileKind::parse(bytes) {
+    match FileKind::parse(data) {
         Ok(FileKind::Elf64) => {}
         Ok(FileKind::Elf32) => return Err("built for 32 bits, this host has 64".to_owned()),
         _ => return Err(not_elf()),
     }
-    let header = Header::parse(bytes).map_err(|_| not_elf())?;
+    let header = Header::parse(data).map_err(|_| not_elf())?;
     let endian = header.endian().map_err(|_| not_elf())?;
     let machine = header.e_machine(endian);
     if machine != MACHINE || header.is_big_endian() {
@@ -99,29 +100,30 @@ impl Part {
 }
 
 /// Both tables of a file.
-struct Image<'a> {
-    bytes: &'a [u8],
+struct Image<R> {
+    data: R,
     program_headers: Range<u64>,
     segments: Vec<Part>,
     /// Those that are loaded.
     sections: Vec<Part>,
 }
 
-impl<'a> Image<'a> {
-    fn read(header: &Header, bytes: &'a [u8]) -> Result<Self, String> {
+impl<'a, R: ReadRef<'a>> Image<R> {
+    fn read(header: &Header, data: R) -> Result<Self, String> {
         let endian = Endianness::Little;
+        let length = data.len().unwrap_or(0);
         let phdrs =
             u64::from(header.e_phnum.get(endian)) * u64::from(header.e_phentsize.get(endian));
         let shdrs =
             u64::from(header.e_shnum.get(endian)) * u64::from(header.e_shentsize.get(endian));
         let program_headers = range(header.e_phoff.get(endian), phdrs)?;
-        whole(&program_headers, bytes)?;
-        whole(&range(header.e_shoff.get(endian), shdrs)?, bytes)?;
+        whole(&program_headers, length)?;
+        whole(&range(header.e_shoff.get(endian), shdrs)?, length)?;
         let segments = header
-            .program_headers(endian, bytes)
+            .program_headers(endian, data)
             .map_err(|_| broken("its program headers cannot be read"))?;
         let sections = header
-            .section_headers(endian, bytes)
+            .section_headers(endian, data)
             .map_err(|_| broken("its section headers cannot be read"))?;
         let segments = segments.iter().map(|segment| {
             let (offset, length) = segment.file_range(endian);
@@ -151,11 +153,11 @@ impl<'a> Image<'a> {
         let segments: Vec<Part> = segments.collect::<Result<_, String>>()?;
         let sections: Vec<Part> = sections.collect::<Result<_, String>>()?;
         for part in segments.iter().chain(&sections) {
-            whole(&part.file, bytes)?;
+            whole(&part.file, length)?;
         }
         let loaded = |part: &Part| part.has(elf::SHF_ALLOC) && !part.memory.is_empty();
         let sections = sections.into_iter().filter(loaded).collect();
-        Ok(Self { bytes, program_headers, segments, sections })
+        Ok(Self { data, program_headers, segments, sections })
     }
 
     fn check(&self) -> Result<(), String> {
@@ -288,9 +290,9 @@ impl<'a> Image<'a> {
         if segment.file != section.file || segment.memory != section.memory {
             return Err(broken("its dynamic section is not where it says"));
         }
-        let data = usize::try_from(section.file.start).ok().zip(section.file.end.try_into().ok());
-        let data = data.and_then(|(start, end): (usize, usize)| self.bytes.get(start..end));
-        let entries = object::slice_from_all_bytes::<elf::Dyn64<Endianness>>(data.unwrap_or(&[]));
+        let length = section.file.end - section.file.start;
+        let data = self.data.read_bytes_at(section.file.start, length).unwrap_or(&[]);
+        let entries = object::slice_from_all_bytes::<elf::Dyn64<Endianness>>(data);
         let entries = entries.map_err(|()| broken("its dynamic section has an odd size"))?;
         let endian = Endianness::Little;
         let tags = || entries.iter().map(|entry| (entry.d_tag(endian), entry.d_val(endian)));
@@ -357,10 +359,8 @@ impl<'a> Image<'a> {
     /// Without its table, a panic in the library ends the process.
     fn check_unwinding(&self) -> Result<(), String> {
         let table = self.only(elf::PT_GNU_EH_FRAME, "for unwinding")?;
-        let version =
-            table.and_then(|table| self.bytes.get(usize::try_from(table.file.start).ok()?));
-        match version {
-            Some(1) => Ok(()),
+        match table.and_then(|table| self.data.read_bytes_at(table.file.start, 1).ok()) {
+            Some([1]) => Ok(()),
             _ => Err("a panic in it would end the host: it has no table for unwinding".to_owned()),
         }
     }
@@ -369,9 +369,9 @@ impl<'a> Image<'a> {
     fn check_entry(&self, header: &Header) -> Result<(), String> {
         let endian = Endianness::Little;
         let unreadable = |_| broken("its symbol table cannot be read");
-        let sections: SectionTable<'_, Header> =
-            header.sections(endian, self.bytes).map_err(unreadable)?;
-        let table = sections.symbols(endian, self.bytes, elf::SHT_DYNSYM).map_err(unreadable)?;
+        let sections: SectionTable<'_, Header, R> =
+            header.sections(endian, self.data).map_err(unreadable)?;
+        let table = sections.symbols(endian, self.data, elf::SHT_DYNSYM).map_err(unreadable)?;
         let name = entry::SYMBOL.trim_end_matches('\0').as_bytes();
         let named = |symbol: &&elf::Sym64<Endianness>| {
             table.symbol_name(endian, symbol).is_ok_and(|found| found == name)
@@ -415,8 +415,7 @@ const ADDRESSES: [u32; 15] = [
 ];
 
 /// A library that is cut off kills the process when the missing page is touched.
-fn whole(part: &Range<u64>, bytes: &[u8]) -> Result<(), String> {
-    let has = bytes.len() as u64;
+fn whole(part: &Range<u64>, has: u64) -> Result<(), String> {
     if part.end <= has {
         return Ok(());
     }
@@ -441,7 +440,7 @@ mod tests {
     #[test]
     fn a_library_is_sound_but_no_plugin_without_the_entry_symbol() {
         assert_eq!(sound(&library()), Ok(()));
-        assert!(check(&library()).unwrap_err().contains("entry symbol is missing"));
+        assert!(check(&*library()).unwrap_err().contains("entry symbol is missing"));
     }
 
     #[test]
@@ -456,8 +455,8 @@ mod tests {
 
     #[test]
     fn text_is_no_library() {
-        for text in [&b""[..], b"\x7fELF", b"#!/bin/sh\necho hello, this is longer than a header\n"]
-        {
+        let long = b"#!/bin/sh\necho hello, this is longer than a header\n";
+        for text in [&b""[..], b"\x7fELF", long] {
             assert_eq!(check(text).unwrap_err(), "not an ELF shared library");
         }
     }
@@ -465,6 +464,6 @@ mod tests {
     #[test]
     fn a_program_is_no_library() {
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        assert_eq!(check(&own).unwrap_err(), "an executable, wanted a shared library");
+        assert_eq!(check(&*own).unwrap_err(), "an executable, wanted a shared library");
     }
 }

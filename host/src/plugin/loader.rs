@@ -12,6 +12,7 @@ use std::{
 };
 
 use libloading::os::unix::{self, RTLD_LOCAL, RTLD_NOW};
+use object::ReadCache;
 use plugin_api::{
     ErrorKind, PluginInfo, PluginRootRef,
     adapter::host_object,
@@ -97,10 +98,9 @@ pub(super) fn open(path: &Path, sha256: Option<&str>) -> Result<Library, LoadErr
 }
 
 fn verified(path: &Path, sha256: Option<&str>) -> Result<(File, String), String> {
-    let mut file = verify::open(path)?;
-    let bytes = verify::read(&mut file)?;
-    let sha256 = verify::checksum(&bytes, sha256)?;
-    elf::check(&bytes)?;
+    let file = verify::open(path)?;
+    let sha256 = verify::checksum(&file, sha256)?;
+    elf::check(&ReadCache::new(&file))?;
     Ok((file, sha256))
 }
 

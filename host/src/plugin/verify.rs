@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, Metadata},
-    io::{self, Read},
+    io::{self, BufReader, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
 };
@@ -64,16 +64,13 @@ fn owned(found: &Metadata, what: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads the whole file; the hash and the ELF check are of these bytes.
-pub(super) fn read(file: &mut File) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
-    Ok(bytes)
-}
-
 /// The SHA-256 in lower-case hex; refused when another one is wanted.
-pub(super) fn checksum(bytes: &[u8], wanted: Option<&str>) -> Result<String, String> {
-    let found: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+pub(super) fn checksum(file: impl Read, wanted: Option<&str>) -> Result<String, String> {
+    // Memory for the whole file would cost more than its hash.
+    let mut file = BufReader::with_capacity(64 << 10, file);
+    let mut hasher = Sha256::new();
+    io::copy(&mut file, &mut hasher).map_err(|error| unreadable(&error))?;
+    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     match wanted {
         Some(wanted) if !wanted.eq_ignore_ascii_case(&found) => {
             Err(format!("checksum mismatch: wanted sha256 {wanted}, found {found}"))
@@ -88,9 +85,9 @@ mod tests {
 
     #[test]
     fn another_checksum_is_refused_and_letter_case_does_not_matter() {
-        let sum = checksum(b"abc", None).unwrap();
+        let sum = checksum(&b"abc"[..], None).unwrap();
         assert!(sum.starts_with("ba7816bf"));
-        assert!(checksum(b"abc", Some(&sum.to_uppercase())).is_ok());
-        assert!(checksum(b"abd", Some(&sum)).unwrap_err().contains("checksum mismatch"));
+        assert!(checksum(&b"abc"[..], Some(&sum.to_uppercase())).is_ok());
+        assert!(checksum(&b"abd"[..], Some(&sum)).unwrap_err().contains("checksum mismatch"));
     }
 }

@@ -309,6 +309,28 @@ fn a_failure_is_a_state_and_each_change_is_one_line() {
 }
 
 #[test]
+fn export_is_seen_to_work_again_though_nothing_follows_what_was_lost() {
+    let journal = Journal::default();
+    let soon = Duration::from_millis(1);
+    let config = with(config("always_on"), |traces| traces.schedule_delay = soon);
+    let (pipeline, exporter) = pipeline(&config, &journal);
+    let becomes = |is_failing| {
+        let deadline = Instant::now() + PATIENCE;
+        while pipeline.export().is_failing != is_failing {
+            assert!(Instant::now() < deadline, "{:?}", pipeline.export());
+            thread::yield_now();
+        }
+    };
+    exporter.order(Order::Fail);
+    finish(&pipeline, 1);
+    becomes(true);
+    exporter.order(Order::Take);
+    becomes(false);
+    assert_eq!(counts(&pipeline), (0, 1));
+    assert!(journal.text().contains("works again"), "{}", journal.text());
+}
+
+#[test]
 fn a_check_sends_no_span_and_says_what_the_collector_said() {
     let (pipeline, exporter) = start(100, 50, &Journal::default());
     pipeline.check(PATIENCE).unwrap();

@@ -57,6 +57,10 @@ impl<E: Export> Worker<E> {
                 () = time::sleep_until(due) => {
                     due = time::Instant::now() + self.delay;
                     self.shared.urge();
+                    let is_idle = exports.is_empty() && self.shared.queue.is_empty();
+                    if is_idle && self.shared.health.export().is_failing {
+                        exports.spawn(self.probe());
+                    }
                 }
             }
         }
@@ -81,7 +85,24 @@ impl<E: Export> Worker<E> {
         }
     }
 
-    /// Tries the exporter once, without an item.
+    /// Tries the exporter once, without an item: where export fails and nothing follows what was
+    /// lost, nobody else would find out that it works again.
+    fn probe(&self) -> impl Future<Output = ()> + use<E> {
+        let (shared, exporter) = (Arc::clone(&self.shared), Arc::clone(&self.exporter));
+        let (timeout, mut stop) = (self.timeout, self.stop.clone());
+        async move {
+            let batch = Batch::default();
+            let attempt = time::timeout(timeout, retry::attempt(&*exporter, &batch));
+            select! {
+                answer = attempt => if let Ok(Ok(accepted)) = answer {
+                    shared.health.export_done(0, &accepted);
+                },
+                () = retry::stopping(&mut stop) => {}
+            }
+        }
+    }
+
+    /// Tries the exporter once for whoever asked, without an item.
     fn check(&self, reply: Sender<Result<(), String>>) -> impl Future<Output = ()> + use<E> {
         let (exporter, mut stop) = (Arc::clone(&self.exporter), self.stop.clone());
         async move {

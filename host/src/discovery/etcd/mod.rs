@@ -11,6 +11,7 @@ use std::{convert::Infallible, time::Duration};
 use futures_util::{FutureExt, future::BoxFuture};
 use serde::de::IgnoredAny;
 use serde_json::json;
+use tokio::time::{Instant, timeout_at};
 
 use self::{
     gateway::{Gateway, error},
@@ -25,39 +26,51 @@ use crate::{
     tls::{ClientFiles, TlsError},
 };
 
+/// A heartbeat of the host, this many times: so often everything is read anew.
+const REREAD: u32 = 6;
+
 /// `[discovery.etcd]`.
-pub(super) struct Etcd(Gateway);
+pub(super) struct Etcd {
+    gateway: Gateway,
+    /// How long a watch is believed: etcd before 3.4.32 and 3.5.13 may skip changes without a word
+    /// when they are compacted while a watch is behind.
+    believed: Duration,
+}
 
 impl Etcd {
     /// A client that has asked nothing yet.
     ///
     /// # Errors
     /// A file of `discovery.etcd.tls` that cannot be used.
-    pub(super) fn new(config: &config::Etcd) -> Result<Self, TlsError> {
-        Ok(Self(Gateway::new(config, ClientFiles::read(&config.tls)?)))
+    pub(super) fn new(config: &config::Discovery) -> Result<Self, TlsError> {
+        let gateway = Gateway::new(&config.etcd, ClientFiles::read(&config.etcd.tls)?);
+        Ok(Self { gateway, believed: config.heartbeat * REREAD })
     }
 
     async fn try_follow(&self, view: &View) -> Result<Infallible, DiscoveryError> {
         let keys = view.keys();
         let ranges = [Range::prefix(keys.services()), Range::key(keys.settings())];
         loop {
-            let read: Read = self.0.call("/v3/kv/txn", &wire::read(&ranges)).await?;
+            let read: Read = self.gateway.call("/v3/kv/txn", &wire::read(&ranges)).await?;
             let revision = read.header.revision;
             view.snapshot(read.into_pairs().map(wire::KeyValue::into_pair).collect());
             self.watch(&ranges, revision, view).await?;
         }
     }
 
-    /// Follows what comes after `revision` until that is forgotten.
+    /// Follows what comes after `revision` until that is forgotten, or until it is time to read
+    /// everything anew.
     async fn watch(
         &self,
         ranges: &[Range],
         revision: i64,
         view: &View,
     ) -> Result<(), DiscoveryError> {
-        let mut stream = self.0.stream("/v3/watch", wire::watch(ranges, revision)).await?;
+        let mut stream = self.gateway.stream("/v3/watch", wire::watch(ranges, revision)).await?;
+        let until = Instant::now() + self.believed;
         loop {
-            let watched: Watched = stream.next().await?;
+            let Ok(watched) = timeout_at(until, stream.next()).await else { return Ok(()) };
+            let watched: Watched = watched?;
             if watched.compact_revision > 0 {
                 tracing::debug!("discovery: etcd: compacted since; reading all anew");
                 return Ok(());
@@ -83,9 +96,9 @@ impl Etcd {
             // etcd counts in seconds, and may grant more of them than it was asked for.
             let wanted = own.time_to_live().as_secs_f64().ceil();
             let grant = json!({ "TTL": format!("{wanted:.0}") });
-            let lease: Lease = self.0.call("/v3/lease/grant", &grant).await?;
+            let lease: Lease = self.gateway.call("/v3/lease/grant", &grant).await?;
             let put = wire::put(&own.key, &own.value, &lease.id);
-            self.0.call::<IgnoredAny>("/v3/kv/put", &put).await?;
+            self.gateway.call::<IgnoredAny>("/v3/kv/put", &put).await?;
             view.held(&own.key);
             let granted = Duration::from_secs(u64::try_from(lease.ttl).unwrap_or(1));
             self.renew(&lease, own.heartbeat.min(granted / 3), || view.held(&own.key)).await?;
@@ -103,7 +116,8 @@ impl Etcd {
         let keep_alive = json!({ "ID": lease.id });
         loop {
             tokio::time::sleep(every).await;
-            let renewed: Lease = self.0.call_streamed("/v3/lease/keepalive", &keep_alive).await?;
+            let renewed: Lease =
+                self.gateway.call_streamed("/v3/lease/keepalive", &keep_alive).await?;
             if renewed.ttl == 0 {
                 return Ok(());
             }
@@ -132,7 +146,7 @@ impl Discovery for Etcd {
     fn withdraw<'a>(&'a self, own: &'a Registration) -> BoxFuture<'a, Result<(), DiscoveryError>> {
         // Its lease expires by itself.
         let range = json!(Range::key(&own.key));
-        async move { self.0.call::<IgnoredAny>("/v3/kv/deleterange", &range).await.map(drop) }
+        async move { self.gateway.call::<IgnoredAny>("/v3/kv/deleterange", &range).await.map(drop) }
             .boxed()
     }
 }
