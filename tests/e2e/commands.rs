@@ -72,9 +72,24 @@ async fn a_plugin_is_described() {
     let otel = artifacts::plugin_otel().display().to_string();
     let output = host(&["plugin", &otel]).await;
     assert_eq!(output.code, 0, "{output:?}");
-    for word in ["otel", "endpoint", "http://localhost:4317", "sampler", "parentbased_always_on"] {
-        assert!(output.stdout.contains(word), "no {word} in {}", output.stdout);
-    }
+    let (facts, printed) = output.stdout.split_once("settings of [otel]").unwrap();
+    assert!(facts.lines().any(|line| line == "name      otel"), "{facts}");
+    let printed = printed.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    assert_eq!(settings(printed.collect()), sample_settings());
+}
+
+/// Every setting of the plugin with its default, as the sample configuration has them.
+fn sample_settings() -> toml::Table {
+    let sample = include_str!("../../host/config/host.toml");
+    let (_, own) = sample.split_once("Those of libplugin_otel.so:\n").unwrap();
+    let lines = own.lines().filter_map(|line| line.strip_prefix("# "));
+    let settings = settings(lines.collect());
+    assert!(settings.contains_key("endpoint") && settings.contains_key("resource"), "{settings}");
+    settings
+}
+
+fn settings(lines: Vec<&str>) -> toml::Table {
+    lines.join("\n").parse().unwrap()
 }
 
 async fn a_file_that_is_no_plugin_is_refused() {
