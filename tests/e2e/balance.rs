@@ -1,35 +1,16 @@
-//! Instances under load that die, stop and come back: what becomes of the requests.
+//! Who is called, and who is left alone; `discovery::lost` has what becomes of requests.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-};
+use std::collections::BTreeMap;
 
-use harness::{
-    Client, Collector, Config, Gate, HostProcess, Signal, SpanKind, Upstream,
-    wait::{until, within},
-};
-use http::Method;
+use harness::{Client, Collector, Config, Gate, HostProcess, SpanKind, Upstream, wait::until};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 trials![
-    of_an_instance_that_is_killed_only_what_is_in_flight_is_lost,
-    an_instance_that_stops_under_load_loses_no_request,
     requests_that_wait_are_spread_evenly,
     operators_see_who_is_in_flight_and_ejected,
     each_attempt_names_its_own_instance,
 ];
-
-const WORKERS: usize = 8;
-
-/// An instance that answers with its name.
-async fn named(name: &str) -> HostProcess {
-    HostProcess::start(Config::new().respond("/who", 200, name)).await
-}
 
 /// A host in front of these instances.
 async fn in_front_of(instances: &[String]) -> HostProcess {
@@ -44,87 +25,6 @@ fn config(instances: &[String]) -> Config {
 async fn members(host: &HostProcess) -> Vec<Value> {
     let services = host.ask("/services").await.json();
     services["groups"]["who"].as_array().expect("a list").clone()
-}
-
-/// What workers have been answered so far, each sending one request after the other.
-#[derive(Default)]
-struct Tally {
-    is_over: AtomicBool,
-    answered: AtomicUsize,
-    failed: AtomicUsize,
-}
-
-struct Load {
-    tally: Arc<Tally>,
-    workers: JoinSet<()>,
-}
-
-impl Load {
-    fn start(host: &HostProcess, method: &Method) -> Self {
-        let (tally, mut workers) = (Arc::<Tally>::default(), JoinSet::new());
-        for _ in 0..WORKERS {
-            let (tally, url, method) = (Arc::clone(&tally), host.url("/who"), method.clone());
-            workers.spawn(async move {
-                let client = Client::http1();
-                while !tally.is_over.load(Ordering::Relaxed) {
-                    let status = client.call(method.clone(), &url).send().await.status;
-                    let count = if status == 200 { &tally.answered } else { &tally.failed };
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        Self { tally, workers }
-    }
-
-    /// Waits for as many more answers.
-    async fn goes_on(&self, more: usize) {
-        let enough = self.tally.answered.load(Ordering::Relaxed) + more;
-        until("more answers", async || {
-            (self.tally.answered.load(Ordering::Relaxed) >= enough).then_some(())
-        })
-        .await;
-    }
-
-    /// Ends it, and tells how many requests have failed.
-    async fn failed(self) -> usize {
-        self.tally.is_over.store(true, Ordering::Relaxed);
-        within("the workers' last answers", self.workers.join_all()).await;
-        self.tally.failed.load(Ordering::Relaxed)
-    }
-}
-
-async fn of_an_instance_that_is_killed_only_what_is_in_flight_is_lost() {
-    let (dies, stays) = (named("dies").await, named("stays").await);
-    let host = in_front_of(&[dies.url(""), stays.url("")]).await;
-    let (gets, posts) = (Load::start(&host, &Method::GET), Load::start(&host, &Method::POST));
-    for load in [&gets, &posts] {
-        load.goes_on(100).await;
-    }
-    dies.signal(Signal::KILL);
-    for load in [&gets, &posts] {
-        load.goes_on(500).await;
-    }
-    // A worker has one request in flight.
-    let (gets, posts) = (gets.failed().await, posts.failed().await);
-    assert_eq!(gets, 0, "what may be sent again is");
-    assert!(posts <= WORKERS, "{posts}");
-    let ejected = host.lines_with(&["WARN", &dies.url(""), "ejected for 1s"]);
-    assert_eq!(ejected.len(), 1, "{}", host.stderr());
-    assert_eq!(dies.end().await.code, 128 + 9);
-}
-
-async fn an_instance_that_stops_under_load_loses_no_request() {
-    let (stops, stays) = (named("stops").await, named("stays").await);
-    let host = in_front_of(&[stops.url(""), stays.url("")]).await;
-    let (gets, posts) = (Load::start(&host, &Method::GET), Load::start(&host, &Method::POST));
-    for load in [&gets, &posts] {
-        load.goes_on(100).await;
-    }
-    assert_eq!(stops.stop().await.code, 0);
-    for load in [&gets, &posts] {
-        load.goes_on(200).await;
-    }
-    assert_eq!((gets.failed().await, posts.failed().await), (0, 0));
 }
 
 async fn requests_that_wait_are_spread_evenly() {

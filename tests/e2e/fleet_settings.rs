@@ -1,14 +1,9 @@
 //! Settings of a whole service group, from a real store.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
-};
+use std::time::Instant;
 
-use harness::{Collector, Config, HostProcess, Kind, Skipped, Store, run, wait::until};
+use harness::{Collector, Config, HostProcess, Kind, Load, Skipped, Store, run, wait::until};
+use http::Method;
 use serde_json::Value;
 
 trials![
@@ -105,9 +100,8 @@ async fn a_new_ratio_holds_on_every_host(kind: Kind) -> Result<(), Skipped> {
     for host in &hosts {
         assert_eq!(sampled_of_twenty(host).await, 0);
     }
-    let is_over = Arc::new(AtomicBool::new(false));
-    let load = hosts.iter().map(|host| load(host, Arc::clone(&is_over)));
-    let load: Vec<_> = load.collect();
+    let loads: Vec<_> =
+        hosts.iter().map(|host| Load::start(&Method::GET, &host.url("/"), 1)).collect();
 
     let began = Instant::now();
     store.put(SETTINGS, "[otel]\nsampler = \"traceidratio\"\nsampler-arg = 1.0").await;
@@ -116,9 +110,9 @@ async fn a_new_ratio_holds_on_every_host(kind: Kind) -> Result<(), Skipped> {
     }
     eprintln!("a new ratio was in force on three hosts of {kind:?} after {:?}", began.elapsed());
 
-    is_over.store(true, Ordering::Relaxed);
-    for load in load {
-        assert!(load.await.unwrap() > 0, "requests were made meanwhile, and none failed");
+    for load in loads {
+        load.goes_on(1).await;
+        assert_eq!(load.failed().await, 0);
     }
     for host in &hosts {
         assert_eq!(sampled_of_twenty(host).await, 20);
@@ -128,20 +122,6 @@ async fn a_new_ratio_holds_on_every_host(kind: Kind) -> Result<(), Skipped> {
         taken(host, "otel.sampler", "\"parentbased_always_on\"").await;
     }
     Ok(())
-}
-
-/// Asks a host again and again until it is over; answers how often. Each answer must be a 200.
-fn load(host: &HostProcess, is_over: Arc<AtomicBool>) -> tokio::task::JoinHandle<u64> {
-    let url = host.url("/");
-    tokio::spawn(async move {
-        let client = harness::Client::http1();
-        let mut requests = 0;
-        while !is_over.load(Ordering::Relaxed) {
-            assert_eq!(client.get(&url).send().await.status, 200);
-            requests += 1;
-        }
-        requests
-    })
 }
 
 async fn what_cannot_be_taken_changes_nothing_and_is_one_warning() -> Result<(), Skipped> {

@@ -34,8 +34,6 @@ mod conventions;
 mod curl;
 mod dependencies;
 mod discovery;
-mod discovery_etcd;
-mod discovery_tls;
 mod ends;
 mod export_tls;
 mod fleet_settings;
@@ -68,8 +66,6 @@ fn main() -> ExitCode {
         forward::trials(),
         balance::trials(),
         discovery::trials(),
-        discovery_etcd::trials(),
-        discovery_tls::trials(),
         stack::trials(),
         boundary::trials(),
         bytes::trials(),

@@ -103,6 +103,17 @@ impl Store {
         panic!("{program} does not start")
     }
 
+    /// Which server it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Sends `signal` to the server.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Kills the server. What it holds in its files stays.
     pub async fn kill(&mut self) {
         self.process.signal(Signal::KILL);
@@ -232,6 +243,27 @@ impl Store {
     pub async fn gateway(&self, path: &str, body: &Value) -> Answer {
         let url = format!("http://{}{path}", self.client);
         Client::http1().call(Method::POST, &url).body(text(body.to_string())).send().await
+    }
+
+    /// Sends a command to Redis, and returns the answer.
+    ///
+    /// # Panics
+    /// When Redis is gone, or refuses it.
+    pub fn command(&self, words: &[&str]) -> String {
+        self.commands(&[words.iter().map(|word| (*word).to_owned()).collect()])
+    }
+
+    /// Has Redis answer nobody for so long.
+    ///
+    /// # Panics
+    /// When Redis is gone, or refuses.
+    pub fn pause(&self, time: Duration) {
+        let mut stream = TcpStream::connect(self.client).expect("a redis that listens");
+        let command = format!("CLIENT PAUSE {} ALL\r\n", time.as_millis());
+        stream.write_all(command.as_bytes()).expect("a redis that reads");
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"+OK\r\n");
     }
 
     /// Sends commands to Redis in one go, and returns the whole answer.

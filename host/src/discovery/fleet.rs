@@ -22,6 +22,10 @@ use crate::{config, tls::TlsError};
 /// Waits between two attempts: the first, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// How long one who lives may take to come back to a store that answers again: an attempt that began
+/// too early, and the longest wait after it.
+const RETURN: Duration = Duration::from_secs(5);
+
 /// How long a registration is waited for where the store has used up the time of the start.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
 
@@ -66,7 +70,7 @@ impl Fleet {
         let configured =
             config.r#static.iter().map(|(group, urls)| (group.clone(), instances(urls)));
         // Whoever lives has renewed its entry by then.
-        let grace = config.heartbeat * 3;
+        let grace = RETURN.max(config.heartbeat * 3);
         let view = Arc::new(View::new(backend, keys, configured.collect(), grace));
         let following = tokio::spawn(follow(Arc::clone(&store), Arc::clone(&view)));
         Ok(Self {

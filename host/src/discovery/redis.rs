@@ -61,7 +61,7 @@ impl Redis {
     async fn try_follow(&self, view: &View) -> RedisResult<Infallible> {
         let mut connection = self.connect().await?;
         // Before the scan, so that nothing falls between the two.
-        let mut notified = match self.is_notifying(&mut connection).await {
+        let mut notified = match self.is_notifying(&mut connection).await? {
             true => Some(self.subscribe(view).await?),
             false => None,
         };
@@ -82,13 +82,16 @@ impl Redis {
         }
     }
 
-    /// Whether the server tells of keys that are set, deleted and expire. One that does not say is
+    /// Whether the server tells of keys that are set, deleted and expire. One that refuses to say is
     /// taken for one that does not.
-    async fn is_notifying(&self, connection: &mut MultiplexedConnection) -> bool {
+    async fn is_notifying(&self, connection: &mut MultiplexedConnection) -> RedisResult<bool> {
         let mut command = redis::cmd("CONFIG");
         command.arg("GET").arg("notify-keyspace-events");
-        let told: RedisResult<Vec<String>> = command.query_async(connection).await;
-        let events = told.ok().and_then(|told| told.into_iter().nth(1)).unwrap_or_default();
+        let told: Vec<String> = match command.query_async(connection).await {
+            Err(refusal) if refusal.code().is_some() => Vec::new(),
+            told => told?,
+        };
+        let events = told.into_iter().nth(1).unwrap_or_default();
         let all = events.contains('A') || ['g', '$', 'x'].iter().all(|kind| events.contains(*kind));
         let is_notifying = events.contains('K') && all;
         if !is_notifying {
@@ -98,7 +101,7 @@ impl Redis {
                 self.server,
             );
         }
-        is_notifying
+        Ok(is_notifying)
     }
 
     async fn subscribe(&self, view: &View) -> RedisResult<PubSubStream> {

@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use harness::{Client, HostProcess, Kind, Signal, Skipped, Store, wait::until};
 use serde_json::json;
 
-use crate::discovery::{becomes, greeter, knows};
+use super::{becomes, greeter, knows};
 
 trials![
     the_next_endpoint_takes_over_from_one_that_is_gone,

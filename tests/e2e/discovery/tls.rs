@@ -4,7 +4,7 @@ use std::fs;
 
 use harness::{Authority, Config, HostProcess, Kind, Pair, Skipped, Store, run};
 
-use crate::discovery::{becomes, greeter, knows};
+use super::{becomes, greeter, knows};
 
 trials![
     etcd_over_tls_is_followed_with_a_client_certificate,
