@@ -75,7 +75,7 @@ async fn a_plugin_is_described() {
     let (facts, printed) = output.stdout.split_once("settings of [otel]").unwrap();
     assert!(facts.lines().any(|line| line == "name      otel"), "{facts}");
     let printed = printed.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    assert_eq!(settings(printed.collect()), sample_settings());
+    assert_eq!(settings(&printed.collect::<Vec<_>>()), sample_settings());
 }
 
 /// Every setting of the plugin with its default, as the sample configuration has them.
@@ -83,12 +83,12 @@ fn sample_settings() -> toml::Table {
     let sample = include_str!("../../host/config/host.toml");
     let (_, own) = sample.split_once("Those of libplugin_otel.so:\n").unwrap();
     let lines = own.lines().filter_map(|line| line.strip_prefix("# "));
-    let settings = settings(lines.collect());
+    let settings = settings(&lines.collect::<Vec<_>>());
     assert!(settings.contains_key("endpoint") && settings.contains_key("resource"), "{settings}");
     settings
 }
 
-fn settings(lines: Vec<&str>) -> toml::Table {
+fn settings(lines: &[&str]) -> toml::Table {
     lines.join("\n").parse().unwrap()
 }
 
