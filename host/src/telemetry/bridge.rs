@@ -3,16 +3,17 @@
 //!
 //! What the plugin does not want is filtered here, once for each callsite, before anything is
 //! formatted. A span that is recorded gives the current context between its entry and its exit. Below
-//! a context that is not sampled no span is recorded, and the context stays as it is.
+//! a context that is not sampled no span is told, unless the plugin wants those too, and the context
+//! stays as it is.
 
 use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
+    OnceLock,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use plugin_api::{
     Context, Level,
-    abi::{AbiBegun, SpanObject, TelemetryObject},
+    abi::{AbiBegun, TelemetryObject},
     telemetry::{Callsite, Event, SpanHead},
 };
 use tracing::{
@@ -30,6 +31,7 @@ use tracing_subscriber::{
 use super::{
     context::{self, enter_span, exit_span},
     fields::collect,
+    recorder::Recorder,
 };
 
 /// The target of the plugin's own lines. They go to standard error alone: a line about an export
@@ -48,6 +50,8 @@ pub(crate) struct Bridge {
 struct Spliced {
     plugin: TelemetryObject,
     spans: LevelFilter,
+    /// Whether spans below a context that is not sampled are wanted too.
+    unsampled: bool,
     events: Threshold,
 }
 
@@ -90,8 +94,9 @@ impl Bridge {
     /// Switches the bridge on. Spans that are open already stay unknown to the plugin.
     pub(crate) fn splice(&self, plugin: TelemetryObject) {
         let spans = filter(plugin.span_level().into_option());
+        let unsampled = plugin.unsampled();
         let events = Threshold::of(&plugin);
-        if self.spliced.set(Spliced { plugin, spans, events }).is_ok() {
+        if self.spliced.set(Spliced { plugin, spans, unsampled, events }).is_ok() {
             tracing::callsite::rebuild_interest_cache();
         }
     }
@@ -168,21 +173,18 @@ impl<S> Filter<S> for Wanted {
 struct Known {
     /// The context inside of it.
     context: Context,
-    /// Shared, because the plugin is not called while the registry is locked: it may log. `None`
-    /// where the span is not recorded.
-    recorder: Option<Arc<Mutex<SpanObject>>>,
-}
-
-impl Known {
-    fn tell<R>(&self, tell: impl FnOnce(&mut SpanObject) -> R) {
-        if let Some(recorder) = &self.recorder {
-            // The plugin's panics stay on its side, so none has poisoned it.
-            tell(&mut recorder.lock().unwrap_or_else(PoisonError::into_inner));
-        }
-    }
+    /// `None` where the span is not recorded.
+    recorder: Option<Recorder>,
 }
 
 struct Tap(&'static Bridge);
+
+impl Tap {
+    /// What records this span, while something listens.
+    fn recorder<'a, R: LookupSpan<'a>>(&self, span: Option<SpanRef<'a, R>>) -> Option<Recorder> {
+        self.0.spliced().and_then(|_| known(span)?.recorder)
+    }
+}
 
 impl<S> Layer<S> for Tap
 where
@@ -195,7 +197,7 @@ where
             None if attributes.is_root() => Context::default(),
             None => context::current().unwrap_or_default(),
         };
-        if parent.span().is_valid() && !parent.span().is_sampled() {
+        if !spliced.unsampled && parent.span().is_valid() && !parent.span().is_sampled() {
             return;
         }
         let callsite = callsite(attributes.metadata());
@@ -203,41 +205,36 @@ where
             |visit| attributes.record(visit),
             |_, fields| spliced.plugin.on_span(&SpanHead::new(callsite, fields), &parent),
         );
-        let recorder = recorder.into_option().map(|span| Arc::new(Mutex::new(span)));
+        let recorder = recorder.into_option().map(Recorder::new);
         span.extensions_mut().insert(Known { context, recorder });
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, registry: layer::Context<'_, S>) {
-        if let (Some(_), Some(known)) = (self.0.spliced(), known(registry.span(id))) {
-            collect(
-                |visit| values.record(visit),
-                |_, fields| known.tell(|span| span.on_record(fields.into())),
-            );
-        }
+        let Some(recorder) = self.recorder(registry.span(id)) else { return };
+        collect(
+            |visit| values.record(visit),
+            |_, fields| recorder.tell(|span| span.on_record(fields.into())),
+        );
     }
 
     fn on_follows_from(&self, id: &Id, follows: &Id, registry: layer::Context<'_, S>) {
-        if let (Some(_), Some(known), Some(cause)) =
-            (self.0.spliced(), known(registry.span(id)), known(registry.span(follows)))
+        if let (Some(recorder), Some(cause)) =
+            (self.recorder(registry.span(id)), known(registry.span(follows)))
         {
-            known.tell(|span| span.on_follows_from(&cause.context));
+            recorder.tell(|span| span.on_follows_from(&cause.context));
         }
     }
 
     fn on_event(&self, event: &tracing::Event<'_>, registry: layer::Context<'_, S>) {
         let Some(spliced) = self.0.spliced() else { return };
         let metadata = event.metadata();
-        let explicit = event.parent().and_then(|parent| registry.span(parent));
-        let context = match explicit {
-            Some(_) => context_of(explicit),
-            None => context::current().unwrap_or_default(),
-        };
-        let span = Some(()).filter(|()| metadata.level() <= &spliced.spans);
-        let span = span.and_then(|()| known(registry.event_span(event)));
-        // The registry's innermost span may be around another exchange, which hides it.
-        let span = span.filter(|known| known.context.span() == context.span());
         let is_line = *metadata.level() <= spliced.events.get();
-        if !is_line && span.is_none() {
+        let is_of_a_span = metadata.level() <= &spliced.spans;
+        let (context, recorder) = match event.parent().and_then(|id| known(registry.span(id))) {
+            Some(parent) => (parent.context, parent.recorder.filter(|_| is_of_a_span)),
+            None => context::inside(is_of_a_span && event.is_contextual()),
+        };
+        if !is_line && recorder.is_none() {
             return;
         }
         let callsite = callsite(metadata);
@@ -245,8 +242,8 @@ where
             |visit| event.record(visit),
             |message, fields| {
                 let event = Event::new(callsite, message, fields);
-                if let Some(known) = span {
-                    known.tell(|span| span.on_event(&event));
+                if let Some(recorder) = recorder {
+                    recorder.tell(|span| span.on_event(&event));
                 }
                 if is_line {
                     spliced.plugin.on_event(&event, &context);
@@ -257,7 +254,7 @@ where
 
     fn on_enter(&self, id: &Id, registry: layer::Context<'_, S>) {
         if let Some(known) = known(registry.span(id)) {
-            enter_span(id.into_u64(), known.context);
+            enter_span(id.into_u64(), known.context, known.recorder);
         }
     }
 

@@ -26,6 +26,8 @@ use std::{
 use pin_project_lite::pin_project;
 use plugin_api::{Context, SpanContext};
 
+use super::recorder::Recorder;
+
 thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
 }
@@ -45,6 +47,8 @@ pub(crate) struct Current {
 #[derive(Debug, Clone)]
 struct Entered {
     span: u64,
+    /// `None` where it is not recorded.
+    recorder: Option<Recorder>,
     /// The context around it; `None` where there was none.
     around: Option<Context>,
 }
@@ -58,17 +62,17 @@ impl Current {
 
 /// Makes the context of a span that is entered the current one. The first span of an exchange
 /// allocates the place where the context around it waits; further ones find it.
-pub(crate) fn enter_span(span: u64, context: Context) {
+pub(crate) fn enter_span(span: u64, context: Context, recorder: Option<Recorder>) {
     // Where a thread ends there is no context any more, and nobody who asks for one.
     _ = CURRENT.try_with(|current| {
         let mut current = current.borrow_mut();
         match &mut *current {
             Some(current) => {
                 let around = Some(std::mem::replace(&mut current.context, context));
-                current.entered.push(Entered { span, around });
+                current.entered.push(Entered { span, recorder, around });
             }
             None => {
-                let entered = vec![Entered { span, around: None }];
+                let entered = vec![Entered { span, recorder, around: None }];
                 *current = Some(Current { entered, ..Current::new(context) });
             }
         }
@@ -91,6 +95,19 @@ pub(crate) fn exit_span(span: u64) {
             (None, None) => *slot = None,
         }
     });
+}
+
+/// The current context, without ids where there is none, and what records the innermost span that was
+/// entered, where `wanted`.
+pub(crate) fn inside(wanted: bool) -> (Context, Option<Recorder>) {
+    let inside = |current: &RefCell<Option<Current>>| {
+        let current = current.borrow();
+        let current = current.as_ref()?;
+        let innermost = current.entered.last().filter(|_| wanted);
+        let recorder = innermost.and_then(|entered| entered.recorder.clone());
+        Some((current.context.clone(), recorder))
+    };
+    CURRENT.try_with(inside).ok().flatten().unwrap_or_default()
 }
 
 /// The context of the exchange that the calling code works for; `None` outside of any, and always
@@ -224,9 +241,9 @@ mod tests {
         for mut around in [None, slot(1)] {
             let outer = around.as_ref().map(|current| current.context.span().span_id[0]);
             enter(&mut around, || {
-                enter_span(2, span_context(2));
-                enter_span(3, span_context(3));
-                enter_span(3, span_context(3));
+                enter_span(2, span_context(2), None);
+                enter_span(3, span_context(3), None);
+                enter_span(3, span_context(3), None);
                 exit_span(3);
                 assert_eq!(current_id(), Some(3));
                 exit_span(3);
@@ -242,7 +259,7 @@ mod tests {
     fn spans_may_be_left_in_any_order() {
         enter(&mut slot(1), || {
             for id in [2, 3, 4] {
-                enter_span(id.into(), span_context(id));
+                enter_span(id.into(), span_context(id), None);
             }
             for (left, current) in [(3, 4), (2, 4), (4, 1)] {
                 exit_span(left);
@@ -254,7 +271,7 @@ mod tests {
     #[test]
     fn a_span_that_stays_entered_moves_with_its_task() {
         let mut task = slot(1);
-        enter(&mut task, || enter_span(2, span_context(2)));
+        enter(&mut task, || enter_span(2, span_context(2), None));
         assert_eq!(current_id(), None, "nothing stays on the thread");
         let back = std::thread::spawn(move || {
             enter(&mut task, || {

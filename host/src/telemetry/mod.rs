@@ -28,15 +28,16 @@
 //!
 //! A span's parent is the span or the exchange that the code was in when the span was made; with
 //! `parent:` it is that span, and with `parent: None` the span begins a trace. Spans below a request
-//! that is not sampled are not recorded. A span that is open when its request ends is exported when
-//! it closes.
+//! that is not sampled are not recorded, unless it is kept for its error or its duration. A span that
+//! is open when its request ends is exported when it closes.
 //!
 //! Fields become attributes of their own type: `bool`, integers, floats and text; errors given as
-//! `&dyn Error` become `exception.message` and, with their sources, `exception.stacktrace`; whatever
-//! else is shown as text. These speak to OpenTelemetry: `otel.name`, `otel.kind` (`server`, `client`,
-//! `producer`, `consumer`, `internal`), `otel.status_code` (`ok`, `error`), `otel.status_description`. An
-//! event of level ERROR makes its span's status Error; `#[instrument(err)]` says why.
-//! `follows_from` is a link. A span keeps 128 events and counts those that it drops.
+//! `&dyn Error` become `exception.message` and, with their sources, `exception.stacktrace`, beside
+//! which a field `exception.type` may say what they do not, their type; whatever else is shown as
+//! text. These speak to OpenTelemetry: `otel.name`, `otel.kind` (`server`, `client`, `producer`,
+//! `consumer`, `internal`), `otel.status_code` (`ok`, `error`), `otel.status_description`. An event of
+//! level ERROR makes its span's status Error; `#[instrument(err)]` says why. `follows_from` is a link.
+//! A span keeps 128 events and counts those that it drops.
 //!
 //! `log.level` filters the lines on standard error, and nothing else. Lines of the plugin itself go
 //! there alone.
@@ -47,5 +48,6 @@ pub(crate) mod bridge;
 pub mod context;
 mod fields;
 pub(crate) mod log;
+mod recorder;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,12 @@
 //! The bridge between `tracing` and a plugin that remembers what it is told.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU8, Ordering},
+use std::{
+    cell::Cell,
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
 };
 
 use futures_util::StreamExt as _;
@@ -18,6 +22,7 @@ use super::{
     bridge::{self, Bridge, PLUGIN_TARGET},
     context::{self, Current, FnOnceExt as _, FutureExt as _},
 };
+use crate::metrics::testing::allocations;
 
 /// What the plugin was told, one line each.
 #[derive(Clone, Default)]
@@ -25,6 +30,7 @@ struct Journal(Arc<Told>);
 
 #[derive(Default)]
 struct Told {
+    unsampled: bool,
     lines: Mutex<Vec<String>>,
     next: AtomicU8,
     live: AtomicU8,
@@ -66,6 +72,10 @@ impl Telemetry for Journal {
         Some(Level::WARN)
     }
 
+    fn unsampled(&self) -> bool {
+        self.0.unsampled
+    }
+
     fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> Begun<Recorder> {
         let id = 100 + self.0.next.fetch_add(1, Ordering::Relaxed);
         let name = head.callsite().name();
@@ -73,8 +83,8 @@ impl Telemetry for Journal {
         self.note(format!("span {name} {id} below {below}{}", shown(head.fields())));
         self.0.live.fetch_add(1, Ordering::Relaxed);
         let span = SpanContext::new([9; 16], [id; 8], SpanContext::SAMPLED);
-        let recorder = Recorder { journal: self.clone(), name };
-        Begun { context: parent.with_span(span), span: Some(recorder) }
+        let recorder = (name != "unrecorded").then(|| Recorder { journal: self.clone(), name });
+        Begun { context: parent.with_span(span), span: recorder }
     }
 
     fn on_event(&self, event: &Event<'_>, context: &Context) {
@@ -107,17 +117,28 @@ fn new_bridge() -> &'static Bridge {
     Box::leak(Box::new(Bridge::new()))
 }
 
-fn subscriber(bridge: &'static Bridge) -> impl Subscriber + Send + Sync {
+fn subscriber(bridge: &'static Bridge, level: LevelFilter) -> impl Subscriber + Send + Sync {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink);
-    Registry::default().with(lines.with_filter(LevelFilter::INFO)).with(bridge::layer(bridge))
+    Registry::default().with(lines.with_filter(level)).with(bridge::layer(bridge))
 }
 
 /// A journal that is spliced into the log of this thread.
 fn spliced() -> (Journal, &'static Bridge, DefaultGuard) {
-    let (journal, bridge) = (Journal::default(), new_bridge());
-    let guard = tracing::subscriber::set_default(subscriber(bridge));
-    bridge.splice(telemetry_object(journal.clone()));
+    spliced_beside(LevelFilter::INFO)
+}
+
+/// The same, where lines of this level are written.
+fn spliced_beside(level: LevelFilter) -> (Journal, &'static Bridge, DefaultGuard) {
+    let journal = Journal::default();
+    let (bridge, guard) = splice(&journal, level);
     (journal, bridge, guard)
+}
+
+fn splice(journal: &Journal, level: LevelFilter) -> (&'static Bridge, DefaultGuard) {
+    let bridge = new_bridge();
+    let guard = tracing::subscriber::set_default(subscriber(bridge, level));
+    bridge.splice(telemetry_object(journal.clone()));
+    (bridge, guard)
 }
 
 fn exchange(id: u8, flags: u32) -> Option<Current> {
@@ -130,7 +151,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let bridge = new_bridge();
-    let dispatch = tracing::Dispatch::new(subscriber(bridge));
+    let dispatch = tracing::Dispatch::new(subscriber(bridge, LevelFilter::INFO));
     tracing::dispatcher::with_default(&dispatch, || {
         bridge.splice(telemetry_object(journal.clone()));
     });
@@ -208,9 +229,56 @@ fn what_the_plugin_does_not_want_never_crosses() {
 }
 
 #[test]
+fn spans_of_a_request_that_is_not_sampled_are_told_where_they_may_be_kept() {
+    let journal = Journal(Arc::new(Told { unsampled: true, ..Told::default() }));
+    let _spliced = splice(&journal, LevelFilter::INFO);
+    context::enter(&mut exchange(7, 0), || info_span!("held").in_scope(|| info_span!("inner")));
+    assert_eq!(journal.spans(), ["held 100 below 7", "inner 101 below 100"]);
+}
+
+/// A value that counts how often it is shown.
+struct Costly<'a>(&'a Cell<u32>);
+
+impl fmt::Display for Costly<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.set(self.0.get() + 1);
+        f.write_str("costly")
+    }
+}
+
+#[test]
+fn a_million_lines_below_the_level_are_not_shown_do_not_cross_and_allocate_nothing() {
+    let (journal, _, _guard) = spliced_beside(LevelFilter::WARN);
+    let shown = Cell::new(0);
+    let lines = || {
+        for n in 0..250_000 {
+            tracing::info!(n, costly = %Costly(&shown), "below the level");
+        }
+    };
+    let slight = || (0..250_000).for_each(|n| tracing::debug!(n, "far below"));
+    // What a callsite needs once it has from then on.
+    lines();
+    slight();
+    assert_eq!(allocations(lines), 0, "in no span");
+    assert_eq!(allocations(slight), 0);
+    context::enter(&mut exchange(7, 0), || {
+        info_span!("unsampled").in_scope(|| assert_eq!(allocations(lines), 0));
+    });
+    assert_eq!(journal.lines(), [""; 0]);
+    context::enter(&mut exchange(7, 1), || {
+        info_span!("unrecorded").in_scope(|| assert_eq!(allocations(lines), 0));
+    });
+    assert_eq!(journal.lines(), ["span unrecorded 100 below 7"]);
+    assert_eq!(shown.get(), 0);
+    info_span!("recorded").in_scope(|| tracing::info!(costly = %Costly(&shown), "an event of it"));
+    assert_eq!(shown.get(), 1);
+    assert_eq!(journal.lines().len(), 3);
+}
+
+#[test]
 fn a_span_that_was_open_before_stays_unknown() {
     let (journal, bridge) = (Journal::default(), new_bridge());
-    let _guard = tracing::subscriber::set_default(subscriber(bridge));
+    let _guard = tracing::subscriber::set_default(subscriber(bridge, LevelFilter::INFO));
     let early = info_span!("early");
     let _entered = early.enter();
     bridge.splice(telemetry_object(journal.clone()));
