@@ -161,6 +161,8 @@ pub trait AbiTelemetry: Send + Sync {
     fn span_level(&self) -> ROption<Level>;
     /// [`Telemetry::event_level`](crate::telemetry::Telemetry::event_level)
     fn event_level(&self) -> ROption<Level>;
+    /// [`Telemetry::unsampled`](crate::telemetry::Telemetry::unsampled)
+    fn unsampled(&self) -> bool;
     /// [`Telemetry::on_span`](crate::telemetry::Telemetry::on_span)
     fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> AbiBegun;
     /// [`Telemetry::on_event`](crate::telemetry::Telemetry::on_event)

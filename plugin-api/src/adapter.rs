@@ -208,6 +208,10 @@ impl<T: Telemetry> AbiTelemetry for Guarded<T> {
         self.call(|| RNone, |telemetry| telemetry.event_level().into())
     }
 
+    fn unsampled(&self) -> bool {
+        self.call(|| false, Telemetry::unsampled)
+    }
+
     fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> AbiBegun {
         let neutral = || AbiBegun { context: parent.clone(), span: RNone };
         self.hook(neutral, |telemetry| {

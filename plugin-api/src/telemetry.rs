@@ -257,8 +257,15 @@ pub trait Telemetry: Send + Sync + 'static {
         Some(Level::INFO)
     }
 
+    /// Whether spans below a parent that is not sampled are told too, because they may yet be of
+    /// interest. Asked once.
+    fn unsampled(&self) -> bool {
+        false
+    }
+
     /// A span begins below `parent`: the enclosing span, or the exchange that the code works for; one
-    /// without ids where there is neither. Not asked below a parent that is not sampled.
+    /// without ids where there is neither. Below a parent that is not sampled it is asked only where
+    /// [`Telemetry::unsampled`] says so.
     fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> Begun<Self::Span>;
 
     /// A line of the log is written in `context`, which has no ids outside of any span.

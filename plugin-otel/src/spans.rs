@@ -12,7 +12,7 @@ use plugin_api::{
 };
 
 use crate::{
-    exchange::Tracing,
+    exchange::{Follow, Tracing},
     otlp::{self, Place},
     record::{Kind, Link, Record},
     semconv,
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct LocalSpan {
     /// `None` once it is handed over.
-    record: Option<Record>,
+    record: Option<(Record, Follow)>,
     tracing: Arc<Tracing>,
 }
 
@@ -33,11 +33,9 @@ impl LocalSpan {
         head: &SpanHead<'_>,
         parent: &Context,
     ) -> Begun<Self> {
-        let span = tracing.call(parent.span());
+        let (span, follow) = tracing.inner(parent.span());
         let context = parent.with_span(span);
-        if !span.is_sampled() || !tracing.records {
-            return Begun { context, span: None };
-        }
+        let Some(follow) = follow else { return Begun { context, span: None } };
         let now = tracing.clock.now();
         let parent = Some(parent.span()).filter(|parent| parent.is_valid());
         let callsite = head.callsite();
@@ -51,7 +49,7 @@ impl LocalSpan {
             record.concat(semconv::CODE_FUNCTION_NAME, &parts);
         }
         tracing.pipeline.began();
-        let mut span = Self { record: Some(record), tracing: Arc::clone(tracing) };
+        let mut span = Self { record: Some((record, follow)), tracing: Arc::clone(tracing) };
         span.on_record(head.fields());
         Begun { context, span: Some(span) }
     }
@@ -59,7 +57,7 @@ impl LocalSpan {
 
 impl Span for LocalSpan {
     fn on_record(&mut self, fields: &[Field<'_>]) {
-        let Some(record) = &mut self.record else { return };
+        let Some((record, _)) = &mut self.record else { return };
         for field in fields {
             match (field.key(), field.value()) {
                 ("otel.name", Value::Text(name)) => record.rename(&[name]),
@@ -75,7 +73,7 @@ impl Span for LocalSpan {
     }
 
     fn on_event(&mut self, event: &Event<'_>) {
-        let Some(record) = &mut self.record else { return };
+        let Some((record, _)) = &mut self.record else { return };
         let level = event.callsite().level();
         record.is_error |= level == Level::ERROR && !record.is_ok;
         let exception = exception(event);
@@ -106,7 +104,7 @@ impl Span for LocalSpan {
     }
 
     fn on_follows_from(&mut self, context: &Context) {
-        if let Some(record) = &mut self.record {
+        if let Some((record, _)) = &mut self.record {
             let (span, tracestate) = (context.span(), context.tracestate());
             record.link(&Link { span, tracestate, is_remote: false }, &[]);
         }
@@ -115,11 +113,10 @@ impl Span for LocalSpan {
 
 impl Drop for LocalSpan {
     fn drop(&mut self) {
-        let Some(mut record) = self.record.take() else { return };
+        let Some((mut record, follow)) = self.record.take() else { return };
         // The wall clock may be set meanwhile, and a span must not end before it starts.
         record.end = self.tracing.clock.now().max(record.start);
-        self.tracing.pipeline.ended();
-        self.tracing.pipeline.finish(&record);
+        self.tracing.finish(record, follow);
     }
 }
 
@@ -339,7 +336,9 @@ mod tests {
 
     #[test]
     fn an_error_among_the_fields_is_an_exception_of_the_span() {
-        let at_once = span(&[Field::new("error", REFUSED)], |_| {});
+        let at_once =
+            span(&[Field::new("error", REFUSED), text("exception.type", "NoLuck")], |_| {});
+        assert_eq!(attribute(&at_once, "exception.type"), "NoLuck");
         let in_a_line = span(&[], |span| {
             let fields = [Field::new("cause", REFUSED)];
             event(Level::ERROR, "failed", &fields, |event| span.on_event(event));

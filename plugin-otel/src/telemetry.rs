@@ -28,6 +28,10 @@ impl Telemetry for Inside {
         self.logs.as_ref().and_then(|_| self.tracing.live().load().log_level)
     }
 
+    fn unsampled(&self) -> bool {
+        self.tracing.tally().is_some()
+    }
+
     fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> Begun<LocalSpan> {
         LocalSpan::begin(&self.tracing, head, parent)
     }

@@ -55,7 +55,7 @@ pub(crate) struct Tracing {
 
 /// Why a span is recorded.
 #[derive(Debug)]
-enum Follow {
+pub(crate) enum Follow {
     /// It is sampled: it is exported when it ends.
     Sampled,
     /// Its request may yet fail or be slow: it waits.
@@ -154,8 +154,21 @@ impl Tracing {
         self.tail.as_ref().and_then(hold).map(Follow::Held)
     }
 
+    /// A span of the code below this context, and why it is recorded, if it is. Below what is not
+    /// sampled, and not held either, there is none: the context stays as it is.
+    pub(crate) fn inner(&self, parent: &SpanContext) -> (SpanContext, Option<Follow>) {
+        if !parent.is_valid() || parent.is_sampled() {
+            let span = self.call(parent);
+            return (span, self.follow(&span, |_| None));
+        }
+        let hold = self.tail.as_ref().and_then(|tail| tail.below(parent.span_id));
+        let Some(hold) = hold else { return (*parent, None) };
+        let span = self.call(parent);
+        (span, Some(Follow::Held(hold.parent(span.span_id))))
+    }
+
     /// Takes a span that is over.
-    fn finish(&self, record: Record, follow: Follow) {
+    pub(crate) fn finish(&self, record: Record, follow: Follow) {
         self.pipeline.ended();
         match follow {
             Follow::Sampled => self.pipeline.finish(&record),

@@ -153,7 +153,10 @@ impl Exchange for ServerExchange {
 #[cfg(test)]
 mod tests {
     use opentelemetry_proto::tonic::trace::v1::{span::SpanKind, status::StatusCode};
-    use plugin_api::{Outcome, Peer, Version};
+    use plugin_api::{
+        Level, Outcome, Peer, Version,
+        telemetry::{Callsite, SpanHead},
+    };
 
     use super::*;
     use crate::{
@@ -383,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_request_that_nobody_samples_is_kept_when_it_fails() {
-        for (status, names) in [(200, &[][..]), (500, &["GET", "GET"])] {
+        for (status, names) in [(200, &[][..]), (500, &["GET", "work", "GET"])] {
             let mut config = config("always_off");
             config.keep =
                 Keep { errors: true, slower_than: None, max_spans: 10, max_bytes: 1 << 20 };
@@ -392,13 +395,20 @@ mod tests {
             let Accepted { context, exchange } = bench.server().on_request(&head);
             let mut exchange = exchange.unwrap();
             assert!(!context.span().is_sampled(), "others are told the truth");
-            let attempt = bench.client_exchange(&head, &context).unwrap();
+            let callsite = Callsite::new(Level::INFO, "tests", "work");
+            let inner = bench.local(&SpanHead::new(callsite, &[]), &context);
+            let attempt = bench.client_exchange(&head, &inner.context).unwrap();
             drop(attempt);
+            drop(inner);
             exchange.on_response(&ResponseHead::new(status, &[]));
             exchange.on_end(&End::new(Outcome::COMPLETE, 0, 0));
             let spans = bench.spans();
             let found: Vec<&str> = spans.iter().map(|span| &*span.name).collect();
             assert_eq!(found, names, "{status}");
+            if let [attempt, inner, request] = &spans[..] {
+                assert_eq!(attempt.parent_span_id, inner.span_id);
+                assert_eq!(inner.parent_span_id, request.span_id);
+            }
             assert_eq!((bench.live(), bench.counts().sampled), (0, names.len() as u64));
         }
     }

@@ -55,7 +55,7 @@ pub(crate) struct Tally {
 
 /// A span's place in a request that is held.
 #[derive(Debug)]
-pub(super) struct Hold {
+pub(crate) struct Hold {
     tail: Arc<Tail>,
     held: Arc<Held>,
     role: Role,
