@@ -95,10 +95,13 @@ async fn notify(client: Client, n: u32) {
     }
 }
 
-/// Writes lines to the log.
+/// Writes lines to the log, and lets others have their turn.
 async fn lines(Path(n): Path<u32>) -> String {
     for line in 0..n {
         info!(line, "one of many");
+        if line % 1000 == 0 {
+            tokio::task::yield_now().await;
+        }
     }
     format!("{n}\n")
 }

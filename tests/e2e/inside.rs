@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use harness::{
-    Collector, Config, HostProcess, Launch, LogRecord, Rotel, Skipped, Span, SpanKind, Upstream,
-    wait::until,
+    Client, Collector, Config, HostProcess, Launch, LogRecord, Rotel, Skipped, Span, SpanKind,
+    Upstream, wait::until,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 trials![
     a_request_is_one_trace_from_the_socket_to_the_calls_of_its_functions,
@@ -111,21 +111,57 @@ async fn the_log_is_not_exported_where_it_is_switched_off() {
 }
 
 async fn a_flood_of_lines_is_dropped_and_counted_and_no_request_feels_it() {
+    // What ten seconds have at 100,000 lines a second, as fast as they come.
     const LINES: u64 = 100_000;
-    const REQUESTS: u64 = 10;
-    let absent = Collector::absent();
-    let config = Config::new().set("log.level", "warn").traced(&absent.grpc_endpoint(), "grpc");
-    let service = Launch::example("service", config.set("otel.log-level", "INFO")).start().await;
-    for _ in 0..REQUESTS {
-        let answer = service.get(&format!("/lines/{LINES}")).send().await;
-        assert_eq!((answer.status, answer.text()), (200, "100000\n"));
+    const BURSTS: u64 = 10;
+    // As much as the queues of spans, log records and metrics may hold, once more for what an export
+    // holds on its way, and for the runtime and the allocator of a process under load.
+    const MOST_MORE: u64 = (2 * 3 * 8 + 32) << 20;
+    let (absent, upstream) = (Collector::absent(), Upstream::ready().await);
+    let config = Config::new().group("upstream", upstream.url()).set("log.level", "warn");
+    let config = config.traced(&absent.grpc_endpoint(), "grpc").set("otel.log-level", "INFO");
+    let service = Launch::example("service", config.set("otel.timeout", "200ms")).start().await;
+    assert_eq!(service.get("/order/4").send().await.status, 200);
+    let before = service.resident();
+
+    let url = service.url(&format!("/lines/{LINES}"));
+    let flood = tokio::spawn(async move {
+        for _ in 0..BURSTS {
+            let answer = Client::http1().get(&url).send().await;
+            assert_eq!((answer.status, answer.text()), (200, "100000\n"));
+        }
+    });
+    let (mut asked, mut most) = (0, 0);
+    while !flood.is_finished() {
+        let answer = service.get("/order/4").send().await;
+        assert_eq!((answer.status, answer.text()), (200, "10\n"));
+        asked += 1;
+        most = most.max(service.resident());
     }
-    let plugin = service.plugin().await;
-    let logs = &plugin["status"]["logs"];
-    let count = |value: &serde_json::Value| value.as_u64().unwrap();
-    let (dropped, queued) = (count(&logs["dropped"]), count(&logs["export"]["queued"]));
-    // A few lines of the host's own are among them.
-    let all = dropped + queued + count(&logs["exported"]);
-    assert!((LINES * REQUESTS..LINES * REQUESTS + 100).contains(&all), "{plugin:#}");
-    assert!(queued <= 65_536, "{plugin:#}");
+    flood.await.unwrap();
+    assert!(asked >= BURSTS, "{asked} requests during the flood");
+    assert!(most < before + MOST_MORE, "{before} bytes before the flood, {most} in it");
+
+    let status = until("no span to be under way", async || {
+        let plugin = service.plugin().await;
+        (plugin["status"]["spans"]["live"] == 0).then(|| plugin["status"].clone())
+    })
+    .await;
+    let of = |path: &str| status.pointer(path).and_then(Value::as_u64).unwrap();
+    // Four lines an order, and a few of the host's own, are among them.
+    let (dropped, queued) = (of("/logs/dropped"), of("/logs/export/queued"));
+    let all = dropped + queued + of("/logs/exported");
+    let wanted = LINES * BURSTS + 4 * (asked + 1);
+    assert!((wanted..wanted + 100).contains(&all), "{wanted} and {status:#}");
+    assert!(dropped > 0 && queued <= 65_536, "{status:#}");
+    // Each signal has its own queue and its own count.
+    let spans = of("/spans/dropped") + of("/export/queued") + of("/spans/exported");
+    assert_eq!(spans, of("/spans/sampled"), "{status:#}");
+    let metrics = service.ask("/metrics").await;
+    let refused = metrics.text().lines().find_map(|line| {
+        let is_it = line.starts_with("otel_sdk_processor_log_processed_total")
+            && line.contains("error_type=\"queue_full\"");
+        is_it.then(|| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+    });
+    assert!(refused.is_some_and(|refused| refused > 0.0), "{}", metrics.text());
 }

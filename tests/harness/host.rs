@@ -125,6 +125,20 @@ impl HostProcess {
         self.process.id()
     }
 
+    /// Bytes of it that are in memory.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.expect("a process that runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes =
+            line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kibibytes.expect("a process that runs") * 1024
+    }
+
     /// Where it serves.
     #[must_use]
     pub fn public(&self) -> SocketAddr {

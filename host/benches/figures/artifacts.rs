@@ -12,6 +12,7 @@ use crate::table::{Row, Table};
 pub(crate) struct Artifacts {
     pub(crate) host: PathBuf,
     pub(crate) forwarder: PathBuf,
+    pub(crate) instrumented: PathBuf,
     pub(crate) plugin: PathBuf,
     /// The forwarder with the tracing of others, or why it is not there.
     pub(crate) peers: Result<PathBuf, String>,
@@ -24,13 +25,14 @@ impl Artifacts {
             let built = cargo(&target(), &[&["--profile", profile], what].concat());
             built.unwrap_or_else(|error| panic!("{error}"));
         };
-        // The example first: it brings a host with the features of the dev-dependencies.
-        build(&["--package", "host", "--example", "forwarder"]);
+        // The examples first: they bring a host with the features of the dev-dependencies.
+        build(&["--package", "host", "--example", "forwarder", "--example", "instrumented"]);
         build(&["--package", "host", "--package", "plugin-otel"]);
         let built = target().join(profile);
         Self {
             host: built.join("host"),
             forwarder: built.join("examples/forwarder"),
+            instrumented: built.join("examples/instrumented"),
             plugin: built.join("libplugin_otel.so"),
             peers,
         }

@@ -102,6 +102,7 @@ fn versions() -> Vec<String> {
         };
         let (name, version) = (field("name")?, field("version")?);
         let is_named = ["hyper", "tower", "opentelemetry_sdk"].contains(&name)
+            || name == "opentelemetry-appender-tracing"
             || name.ends_with("tower") && name.starts_with("opentelemetry")
             || name.contains("tracing-opentelemetry") && !name.contains("instrumentation");
         is_named.then(|| format!("{name} {version}"))

@@ -20,6 +20,7 @@ mod faults;
 mod figure;
 mod group;
 mod http;
+mod inside;
 mod instructions;
 mod lineup;
 mod load;
@@ -57,17 +58,21 @@ fn main() {
     let plan = Plan::of_the_command_line();
     let needs_release = [Part::Start, Part::Throughput, Part::Faults].map(|part| plan.has(part));
     // All is built before anything is bound to a core.
-    let peers = if plan.is_whole() || plan.has(Part::Throughput) {
+    let peers = if plan.has(Part::Throughput) || plan.has(Part::Inside) {
         artifacts::build_peers()
     } else {
-        Err("the peers are part of the whole run and of `throughput`".to_owned())
+        Err("the peers are part of the whole run, of `throughput` and of `inside`".to_owned())
     };
     let release = needs_release.contains(&true).then(|| Artifacts::build("release", peers.clone()));
-    let profiling = plan.has(Part::Instructions).then(|| Artifacts::build("profiling", peers));
+    let counts = plan.has(Part::Instructions) || plan.has(Part::Inside);
+    let profiling = counts.then(|| Artifacts::build("profiling", peers));
     let machine = Machine::look();
     println!("\n{machine}");
     if plan.has(Part::Spans) {
         spans_alone();
+    }
+    if let Some(artifacts) = profiling.as_ref().filter(|_| plan.has(Part::Inside)) {
+        inside::tell(artifacts, &plan);
     }
     let mut measured = Vec::new();
     if let Some(artifacts) = release {
@@ -79,6 +84,7 @@ fn main() {
         }
         measured = under_load(&artifacts, &machine, &plan);
     }
+    let profiling = profiling.filter(|_| plan.has(Part::Instructions));
     let instructions = profiling.map(|artifacts| {
         let instructions = instructions(&artifacts, &plan);
         println!("\n### Instructions and allocations\n\n{instructions}");

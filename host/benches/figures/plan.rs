@@ -15,15 +15,18 @@ pub(crate) enum Part {
     Instructions,
     /// `spans`: what a span costs, without HTTP.
     Spans,
+    /// `inside`: what events and spans of `tracing` cost.
+    Inside,
 }
 
 impl Part {
-    const ALL: [(&str, Self); 5] = [
+    const ALL: [(&str, Self); 6] = [
         ("start", Self::Start),
         ("throughput", Self::Throughput),
         ("faults", Self::Faults),
         ("instructions", Self::Instructions),
         ("spans", Self::Spans),
+        ("inside", Self::Inside),
     ];
 }
 

@@ -34,7 +34,14 @@ const GRPC_PREFIX: usize = 5;
 #[derive(Debug)]
 pub(crate) struct Sink {
     pub(crate) address: SocketAddr,
-    spans: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+/// What has arrived.
+#[derive(Debug, Default)]
+struct Counts {
+    spans: AtomicU64,
+    logs: AtomicU64,
 }
 
 impl Sink {
@@ -44,26 +51,31 @@ impl Sink {
             runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let spans = Arc::<AtomicU64>::default();
-        let counted = Arc::clone(&spans);
+        let counts = Arc::<Counts>::default();
+        let counted = Arc::clone(&counts);
         thread::spawn(move || runtime.block_on(accept(listener, counted, delay)));
-        Self { address, spans }
+        Self { address, counts }
     }
 
     /// How many spans have arrived.
     pub(crate) fn spans(&self) -> u64 {
-        self.spans.load(Ordering::Relaxed)
+        self.counts.spans.load(Ordering::Relaxed)
+    }
+
+    /// How many log records have arrived.
+    pub(crate) fn logs(&self) -> u64 {
+        self.counts.logs.load(Ordering::Relaxed)
     }
 }
 
-async fn accept(listener: TcpListener, spans: Arc<AtomicU64>, delay: Duration) {
+async fn accept(listener: TcpListener, counts: Arc<Counts>, delay: Duration) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         // A small answer would wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
-        let spans = Arc::clone(&spans);
+        let counts = Arc::clone(&counts);
         tokio::spawn(async move {
-            let answer = service_fn(move |request| answer(request, Arc::clone(&spans), delay));
+            let answer = service_fn(move |request| answer(request, Arc::clone(&counts), delay));
             let server = Builder::new(TokioExecutor::new());
             let _ = server.serve_connection(TokioIo::new(stream), answer).await;
         });
@@ -72,17 +84,22 @@ async fn accept(listener: TcpListener, spans: Arc<AtomicU64>, delay: Duration) {
 
 async fn answer(
     request: Request<Incoming>,
-    spans: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     delay: Duration,
 ) -> Result<Response<impl Body<Data = Bytes, Error = Infallible>>, Infallible> {
     let kind = request.headers().get(CONTENT_TYPE).cloned();
     let is_grpc = kind.as_ref().is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
-    // Logs and metrics come by the same connection.
-    let is_traces = request.uri().path().to_ascii_lowercase().contains("trace");
+    // All signals come by the same connection. Log records stand in their export as spans do.
+    let path = request.uri().path().to_ascii_lowercase();
+    let count = [("trace", &counts.spans), ("log", &counts.logs)];
+    let count = count.into_iter().find(|(signal, _)| path.contains(signal));
     let body = request.into_body().collect().await.map(|body| body.to_bytes());
     let skipped = if is_grpc { GRPC_PREFIX } else { 0 };
-    let arrived = body.map_or(0, |body| spans::count(body.get(skipped..).unwrap_or_default()));
-    spans.fetch_add(if is_traces { arrived } else { 0 }, Ordering::Relaxed);
+    let body = body.unwrap_or_default();
+    if let Some((_, count)) = count {
+        let arrived = spans::count(body.get(skipped..).unwrap_or_default());
+        count.fetch_add(arrived, Ordering::Relaxed);
+    }
     if !delay.is_zero() {
         time::sleep(delay).await;
     }

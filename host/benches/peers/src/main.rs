@@ -5,14 +5,19 @@
 //! `tower` (opentelemetry-instrumentation-tower), `axum` (axum-tracing-opentelemetry) or `sdk` (a
 //! layer by hand on `opentelemetry_sdk`, which makes the span of the call as well); or `stack`, which is
 //! not traced and has the layers of the host around it.
+//!
+//! `inside` forwards nothing: it makes events and spans of `tracing`, as `host/examples/instrumented.rs`
+//! does.
 #![forbid(unsafe_code)]
 
 mod export;
 mod forward;
+mod inside;
 mod sdk;
 mod stack;
+mod work;
 
-use std::{env, error::Error};
+use std::{convert::Infallible, env, error::Error, future};
 
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
@@ -33,7 +38,9 @@ type Failure = Box<dyn Error + Send + Sync>;
 async fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [tracing, listen, upstream, collector, ratio] = &arguments[..] else {
-        return Err("usage: peers tower|axum|sdk|stack LISTEN UPSTREAM COLLECTOR RATIO".into());
+        return Err(
+            "usage: peers tower|axum|sdk|stack|inside LISTEN UPSTREAM COLLECTOR RATIO".into()
+        );
     };
     let forwarder = Forwarder::new(upstream.parse()?);
     let listener = TcpListener::bind(listen).await?;
@@ -43,6 +50,14 @@ async fn main() -> Result<(), Failure> {
     let export = Export::start(collector, ratio.parse()?)?;
     if tracing == "sdk" {
         return serve(listener, Sdk::new(export.tracer(), forwarder)).await;
+    }
+    if tracing == "inside" {
+        inside::subscribe(&export, collector)?;
+        let tracer = export.tracer();
+        let answer = service_fn(move |request| {
+            future::ready(Ok::<_, Infallible>(inside::answer(&tracer, &request)))
+        });
+        return serve(listener, answer).await;
     }
     let forwarding = service_fn(move |request| {
         let forwarder = forwarder.clone();
