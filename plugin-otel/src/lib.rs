@@ -14,6 +14,7 @@
 //! OpenTelemetry API join, `log` brings what the OpenTelemetry crates say into the host's log.
 #![forbid(unsafe_code)]
 
+mod callsite;
 mod cardinality;
 mod clock;
 mod config;

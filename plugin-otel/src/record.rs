@@ -200,6 +200,18 @@ impl Record {
         }
     }
 
+    /// Adds so many attributes that are encoded already, all of them or none.
+    pub(crate) fn encoded(&mut self, attributes: u32, bytes: &[u8]) {
+        let fields = &mut self.fields.0;
+        if self.attributes + attributes > MOST_ATTRIBUTES || fields.len() + bytes.len() > MOST_BYTES
+        {
+            self.dropped_attributes += attributes;
+            return;
+        }
+        self.attributes += attributes;
+        fields.extend_from_slice(bytes);
+    }
+
     /// Adds a link to the span of another trace, or of this one, with a few attributes.
     pub(crate) fn link(&mut self, to: &Link<'_>, attributes: &[(&str, &str)]) {
         let start = self.fields.0.len();

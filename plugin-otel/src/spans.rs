@@ -12,6 +12,7 @@ use plugin_api::{
 };
 
 use crate::{
+    callsite,
     exchange::{Follow, Tracing},
     otlp::{self, Place},
     record::{Kind, Link, Record},
@@ -40,14 +41,7 @@ impl LocalSpan {
         let parent = Some(parent.span()).filter(|parent| parent.is_valid());
         let callsite = head.callsite();
         let mut record = Record::begin(Kind::Internal, &context, parent, callsite.name(), now);
-        if !callsite.file().is_empty() {
-            record.text(semconv::CODE_FILE_PATH, callsite.file());
-            record.number(semconv::CODE_LINE_NUMBER, callsite.line().into());
-        }
-        if !callsite.module().is_empty() {
-            let parts = [callsite.module(), "::", callsite.name()];
-            record.concat(semconv::CODE_FUNCTION_NAME, &parts);
-        }
+        callsite::record(&mut record, callsite);
         tracing.pipeline.began();
         let mut span = Self { record: Some((record, follow)), tracing: Arc::clone(tracing) };
         span.on_record(head.fields());
@@ -113,10 +107,16 @@ impl Span for LocalSpan {
 
 impl Drop for LocalSpan {
     fn drop(&mut self) {
-        let Some((mut record, follow)) = self.record.take() else { return };
+        let Some((record, follow)) = &mut self.record else { return };
         // The wall clock may be set meanwhile, and a span must not end before it starts.
         record.end = self.tracing.clock.now().max(record.start);
-        self.tracing.finish(record, follow);
+        // A record is large: the usual one is handed over where it is.
+        if let Follow::Sampled = follow {
+            self.tracing.pipeline.ended();
+            self.tracing.pipeline.finish(record);
+        } else if let Some((record, follow)) = self.record.take() {
+            self.tracing.finish(record, follow);
+        }
     }
 }
 

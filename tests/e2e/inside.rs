@@ -120,7 +120,7 @@ async fn a_flood_of_lines_is_dropped_and_counted_and_no_request_feels_it() {
     let (absent, upstream) = (Collector::absent(), Upstream::ready().await);
     let config = Config::new().group("upstream", upstream.url()).set("log.level", "warn");
     let config = config.traced(&absent.grpc_endpoint(), "grpc").set("otel.log-level", "INFO");
-    let service = Launch::example("service", config.set("otel.timeout", "200ms")).start().await;
+    let service = Launch::example("service", config).start().await;
     assert_eq!(service.get("/order/4").send().await.status, 200);
     let before = service.resident();
 

@@ -45,11 +45,13 @@ pub(super) fn collect<R>(
     let texts = texts.ok().and_then(Result::ok).unwrap_or_default();
     let mut fields = Fields { texts, message: 0..0, found: SmallVec::new() };
     record(&mut fields);
-    let Fields { mut texts, message, found } = fields;
+    // In place: the lists are large, and to move them costs more than what is in them.
+    let Fields { texts, message, found } = &mut fields;
     let all: SmallVec<[Field<'_>; USUAL]> =
-        found.into_iter().map(|(key, found)| Field::new(key, found.value(&texts))).collect();
-    let result = body(&texts[message], &all);
+        found.iter().map(|(key, found)| Field::new(key, found.value(texts))).collect();
+    let result = body(&texts[message.clone()], &all);
     drop(all);
+    let mut texts = std::mem::take(texts);
     if texts.capacity() <= LARGEST_KEPT {
         texts.clear();
         _ = TEXTS.try_with(|kept| kept.replace(texts));
@@ -58,12 +60,13 @@ pub(super) fn collect<R>(
 }
 
 impl Found {
-    fn value(self, texts: &str) -> Value<'_> {
+    fn value<'a>(&self, texts: &'a str) -> Value<'a> {
+        let text = |range: &Range<usize>| &texts[range.clone()];
         match self {
-            Self::Value(value) => value,
-            Self::Text(range) => Value::Text(&texts[range]),
+            Self::Value(value) => *value,
+            Self::Text(range) => Value::Text(text(range)),
             Self::Error { message, causes } => {
-                Value::Error { message: &texts[message], causes: &texts[causes] }
+                Value::Error { message: text(message), causes: text(causes) }
             }
         }
     }

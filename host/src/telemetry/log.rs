@@ -14,6 +14,7 @@ use tracing_subscriber::{
 use super::{
     bridge::{self, Bridge},
     context,
+    tap::Tap,
 };
 use crate::config::{Log, LogFilter, LogFormat};
 
@@ -43,12 +44,12 @@ pub(crate) fn set_level(level: &LogFilter) {
     }
 }
 
-/// The lines, filtered by `log.level`, beside the bridge, which has a filter of its own.
+/// The lines, filtered by `log.level`, within reach of the bridge, which has a filter of its own.
 fn subscriber(
     lines: impl Layer<Registry> + Send + Sync,
     bridge: &'static Bridge,
 ) -> impl Subscriber + Send + Sync {
-    Registry::default().with(lines).with(bridge::layer(bridge))
+    Tap::new(Registry::default().with(lines), bridge)
 }
 
 fn lines<W>(format: LogFormat, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>

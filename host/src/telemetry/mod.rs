@@ -49,5 +49,6 @@ pub mod context;
 mod fields;
 pub(crate) mod log;
 mod recorder;
+mod tap;
 #[cfg(test)]
 mod tests;

@@ -19,8 +19,9 @@ use tracing::{Instrument as _, Subscriber, info_span, subscriber::DefaultGuard};
 use tracing_subscriber::{Layer as _, Registry, filter::LevelFilter, layer::SubscriberExt as _};
 
 use super::{
-    bridge::{self, Bridge, PLUGIN_TARGET},
+    bridge::{Bridge, PLUGIN_TARGET},
     context::{self, Current, FnOnceExt as _, FutureExt as _},
+    tap::Tap,
 };
 use crate::metrics::testing::allocations;
 
@@ -32,6 +33,7 @@ struct Journal(Arc<Told>);
 struct Told {
     unsampled: bool,
     lines: Mutex<Vec<String>>,
+    ended: Mutex<Vec<&'static str>>,
     next: AtomicU8,
     live: AtomicU8,
 }
@@ -109,6 +111,7 @@ impl Span for Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
+        self.journal.0.ended.lock().unwrap().push(self.name);
         self.journal.0.live.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -119,7 +122,7 @@ fn new_bridge() -> &'static Bridge {
 
 fn subscriber(bridge: &'static Bridge, level: LevelFilter) -> impl Subscriber + Send + Sync {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink);
-    Registry::default().with(lines.with_filter(level)).with(bridge::layer(bridge))
+    Tap::new(Registry::default().with(lines.with_filter(level)), bridge)
 }
 
 /// A journal that is spliced into the log of this thread.
@@ -357,6 +360,19 @@ fn a_stream_that_is_polled_on_several_threads_keeps_its_span() {
     let lines = journal.lines();
     let inside = lines.iter().filter(|line| *line == "line in 100: item").count();
     assert_eq!(inside, 51, "{lines:#?}");
+}
+
+#[test]
+fn a_span_ends_after_those_inside_of_it() {
+    let (journal, _, _guard) = spliced();
+    let outer = info_span!("outer");
+    let inner = outer.in_scope(|| info_span!("inner"));
+    let below = info_span!(parent: &inner, "below");
+    drop(outer);
+    drop(inner);
+    assert_eq!(journal.0.live.load(Ordering::Relaxed), 3);
+    drop(below);
+    assert_eq!(*journal.0.ended.lock().unwrap(), ["below", "inner", "outer"]);
 }
 
 #[test]
