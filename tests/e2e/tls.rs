@@ -31,6 +31,7 @@ trials![
     an_upgrade_joins_both_sides_over_tls,
     a_stop_finishes_what_is_open_over_tls,
     calls_go_over_tls_and_show_a_certificate,
+    a_call_over_tls_says_whether_its_connection_had_carried_another,
     an_instance_that_nobody_vouches_for_is_502,
 ];
 
@@ -311,6 +312,28 @@ async fn calls_go_over_tls_and_show_a_certificate() {
         ] {
             assert_eq!(client.attribute(name), &value, "{name} of {client:#?}");
         }
+    }
+}
+
+async fn a_call_over_tls_says_whether_its_connection_had_carried_another() {
+    let (collector, upstream) = (Collector::start().await, Upstream::ready().await);
+    let authority = Authority::new();
+    for alpn in ["h2", "http/1.1"] {
+        let upstreams = Terminator::before(&upstream.url(), &authority, &[alpn], None).await;
+        let config = forwarding(upstreams.url())
+            .set("client.tls.ca", authority.ca().display().to_string())
+            .traced(&collector.grpc_endpoint(), "grpc");
+        let host = HostProcess::start(config).await;
+        for is_pooled in [false, true, true] {
+            let caller = Traceparent::sampled();
+            let call = host.get("/hello/ada").header("traceparent", &caller);
+            assert_eq!(call.send().await.status, 200);
+            let spans = collector.trace(&caller.trace_id, 2).await;
+            let client = spans.iter().find(|span| span.kind == SpanKind::Client).unwrap();
+            let said = client.attribute("exchange.pooled_connection");
+            assert_eq!(said, &json!(is_pooled), "{alpn}: {client:#?}");
+        }
+        assert_eq!(upstreams.handshakes().len(), 1, "{alpn}");
     }
 }
 

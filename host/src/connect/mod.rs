@@ -1,6 +1,7 @@
 //! Connections to instances, kept for the next request, and TLS where the URL wants it.
 
 mod pool;
+mod stream;
 
 use std::{
     error::Error,
@@ -19,14 +20,15 @@ use hyper_util::{
         self, Client,
         connect::{HttpConnector, HttpInfo},
     },
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioTimer},
 };
 use plugin_api::Peer;
-use tokio::net::TcpStream;
 use tower::{BoxError, Service};
 
-use self::pool::Pool;
-
+use self::{
+    pool::Pool,
+    stream::{Stream, Uses},
+};
 use crate::{Body, config, tls::ClientFiles};
 
 /// A request that brought no response head.
@@ -87,7 +89,7 @@ impl SendError {
 pub(crate) struct Via {
     /// Its other end.
     pub(crate) peer: Peer,
-    /// Whether it had carried another request before, where that is known.
+    /// Whether it had carried another request before; known of every connection to an instance.
     pub(crate) is_pooled: Option<bool>,
 }
 
@@ -139,7 +141,8 @@ impl HttpClient {
         let response = client.request(request).await.map_err(SendError::Tls)?;
         let info: Option<&HttpInfo> = response.extensions().get();
         let peer = info.map_or(Peer::NONE, |info| info.remote_addr().into());
-        Ok(Answer { response, via: Via { peer, is_pooled: None } })
+        let is_pooled = response.extensions().get().map(Uses::again);
+        Ok(Answer { response, via: Via { peer, is_pooled } })
     }
 }
 
@@ -183,7 +186,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = Stream;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -194,13 +197,13 @@ impl Service<Uri> for Connector {
     fn call(&mut self, url: Uri) -> Self::Future {
         if url.scheme() != Some(&Scheme::HTTPS) {
             let connection = self.http.call(url);
-            return Box::pin(async { Ok(MaybeHttpsStream::Http(connection.await?)) });
+            return Box::pin(async { Ok(MaybeHttpsStream::Http(connection.await?).into()) });
         }
         let (https, timeout) = (self.https(), self.timeout);
         Box::pin(async move {
             let connection = https?.call(url);
             let late = |_| io::Error::other(format!("no TLS connection within {timeout:?}"));
-            tokio::time::timeout(timeout, connection).await.map_err(late)?
+            Ok(tokio::time::timeout(timeout, connection).await.map_err(late)??.into())
         })
     }
 }
