@@ -23,6 +23,11 @@ fn filled(part: &str) -> String {
     part.repeat(SIZE / part.len())
 }
 
+/// As many properties of one member as have room, and a bad one.
+fn properties(one: &str) -> String {
+    format!("a=1{};(", one.repeat((SIZE - 5) / one.len()))
+}
+
 /// 8 KiB that are expensive to find out to be wrong, for the parser of each header.
 fn garbage() -> Vec<(&'static str, &'static str, String)> {
     let member = format!("{}={},", "k".repeat(256), "v".repeat(256));
@@ -39,7 +44,11 @@ fn garbage() -> Vec<(&'static str, &'static str, String)> {
         ("commas", "baggage", filled(",")),
         ("bad members", "baggage", filled("a b,")),
         ("properties", "baggage", format!("a=1{}", filled(";p"))),
+        ("properties that end badly", "baggage", properties(";p")),
+        ("blank properties that end badly", "baggage", properties("; a = \t")),
         ("a long member that ends badly", "baggage", almost),
+        ("members", "baggage", filled("a=1,")),
+        ("members with properties and a bad one", "baggage", properties(";p,a=1")),
         ("zeros", "b3", filled("0")),
         ("blanks", "b3", filled(" ")),
         ("zeros", "x-b3-traceid", filled("0")),

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use opentelemetry::KeyValue;
+use opentelemetry::{Key, KeyValue};
 use opentelemetry_sdk::{Resource, resource::TelemetryResourceDetector, trace::SdkTracerProvider};
 use plugin_api::{
     ErrorKind, Host, Level, Plugin, PluginError, Service, Setting, State, abi::TelemetryObject,
@@ -18,11 +18,13 @@ use serde_json::json;
 use crate::{
     config::{self, Config, Destination, SETTINGS},
     exchange::{Client, Server, Tally, Tracing},
-    live::LIVE_SETTINGS,
+    live::{LIVE_SETTINGS, Live},
     log,
     metrics::{Own, Reader},
     pipeline::{Counts, ExportState, Pipeline, export::Exporter},
-    provider, redact, semconv,
+    provider, redact,
+    remote_sampler::Asker,
+    semconv,
     signal::Signal,
     telemetry::Inside,
 };
@@ -168,8 +170,9 @@ impl Running {
                     .map_err(|error| failed(format_args!("no thread for metrics: {error}")))
             })
             .transpose()?;
-        let tracing = Tracing::new(config, host, Arc::clone(&pipeline));
+        let tracing = Tracing::new(config, host.clone(), Arc::clone(&pipeline));
         let live = tracing.live().clone();
+        pipeline.run_beside(asker(config, &live, host, &resource).run());
         let provider = provider::register(live, resource, Arc::clone(&pipeline));
         let has_collector = config.traces.exporter == config::Exporter::Otlp;
         Ok(Self { pipeline, logs, own, metrics, provider, tracing, has_collector })
@@ -207,6 +210,12 @@ fn pipeline(
     pipeline.map(Arc::new).map_err(|error| failed(format_args!("no export thread: {error}")))
 }
 
+fn asker(config: &Config, live: &Live, host: Host, resource: &Resource) -> Asker {
+    let service = resource.get(&Key::from_static_str(semconv::SERVICE_NAME));
+    let service = service.map(|name| name.to_string()).unwrap_or_default();
+    Asker { live: live.clone(), host, destination: config.traces.clone(), service }
+}
+
 fn read(settings: &str) -> Result<Config, PluginError> {
     Config::read(settings, &|name| std::env::var(name).ok())
 }
@@ -217,7 +226,7 @@ fn failed(reason: impl std::fmt::Display) -> PluginError {
 
 /// One line that says what the plugin will do, without anything secret.
 fn description(config: &Config) -> String {
-    let sampler = config.sampler;
+    let sampler = &config.sampler;
     match config.traces.exporter {
         config::Exporter::Otlp => {
             let place = redact::shown_url(&config.traces.endpoint);

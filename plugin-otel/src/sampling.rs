@@ -1,37 +1,50 @@
 //! Which spans are recorded: decided from the parent and the trace id, before anything is allocated.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use opentelemetry_sdk::trace::Sampler as SdkSampler;
+use opentelemetry::{
+    Context, KeyValue, TraceId,
+    trace::{Link, SpanKind},
+};
+use opentelemetry_sdk::trace::{Sampler as SdkSampler, SamplingResult, ShouldSample};
 
-/// One of the six samplers of `OTEL_TRACES_SAMPLER`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+use crate::{rate::Rate, redact::shown_url, remote_sampler::Remote};
+
+/// One of the samplers of `OTEL_TRACES_SAMPLER`.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Sampler {
     parent_based: bool,
     root: Root,
+    /// Who says what `root` is; `None`: the settings do.
+    remote: Option<Remote>,
 }
 
 /// The decision where no parent has made one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Root {
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Root {
     On,
     Off,
+    /// This share of all traces.
     Ratio(f64),
+    /// So many a second.
+    Rate(Arc<Rate>),
 }
 
 impl Sampler {
     /// The names that [`Sampler::of`] knows.
-    pub(crate) const NAMES: [&str; 6] = [
+    pub(crate) const NAMES: [&str; 8] = [
         "always_on",
         "always_off",
         "traceidratio",
+        "jaeger_remote",
         "parentbased_always_on",
         "parentbased_always_off",
         "parentbased_traceidratio",
+        "parentbased_jaeger_remote",
     ];
 
-    /// The sampler of this name; `ratio` (0 to 1) is used by those that want one.
-    pub(crate) fn of(name: &str, ratio: f64) -> Option<Self> {
+    /// The sampler of this name, with the default of its argument.
+    pub(crate) fn of(name: &str) -> Option<Self> {
         let (parent_based, root) = match name.strip_prefix("parentbased_") {
             Some(root) => (true, root),
             None => (false, name),
@@ -39,10 +52,35 @@ impl Sampler {
         let root = match root {
             "always_on" => Root::On,
             "always_off" => Root::Off,
-            "traceidratio" => Root::Ratio(ratio),
+            "traceidratio" => Root::Ratio(1.0),
+            "jaeger_remote" => {
+                let sampler = Self { parent_based, root: Root::Off, remote: None };
+                return Some(sampler.told_by(Remote::default()));
+            }
             _ => return None,
         };
-        Some(Self { parent_based, root })
+        Some(Self { parent_based, root, remote: None })
+    }
+
+    /// The same sampler with this ratio (0 to 1), where it has one.
+    pub(crate) fn with_ratio(self, ratio: f64) -> Self {
+        let root = if let Root::Ratio(_) = self.root { Root::Ratio(ratio) } else { self.root };
+        Self { root, ..self }
+    }
+
+    /// The sampler that asks there.
+    pub(crate) fn told_by(self, remote: Remote) -> Self {
+        Self { root: Root::Ratio(remote.initial), remote: Some(remote), ..self }
+    }
+
+    /// Where it asks; `None` for those that are told nothing.
+    pub(crate) const fn remote(&self) -> Option<&Remote> {
+        self.remote.as_ref()
+    }
+
+    /// The same sampler, now that it has been told.
+    pub(crate) fn with_root(&self, root: Root) -> Self {
+        Self { root, ..self.clone() }
     }
 
     /// Whether the span of this trace is recorded. `decided` is what the caller did, where it has
@@ -55,28 +93,63 @@ impl Sampler {
     ) -> bool {
         match decided {
             Some(decided) if self.parent_based => decided,
-            _ => rule().map_or(self.root, Root::Ratio).samples(trace_id),
+            _ => match rule() {
+                Some(ratio) => Root::Ratio(ratio).samples(trace_id),
+                None => self.root.samples(trace_id),
+            },
         }
     }
 
     /// The same sampler for spans that are made through the OpenTelemetry API.
-    pub(crate) fn to_sdk(self) -> SdkSampler {
-        let root = match self.root {
-            Root::On => SdkSampler::AlwaysOn,
-            Root::Off => SdkSampler::AlwaysOff,
-            Root::Ratio(ratio) => SdkSampler::TraceIdRatioBased(ratio),
-        };
-        if self.parent_based { SdkSampler::ParentBased(Box::new(root)) } else { root }
+    pub(crate) fn to_sdk(&self) -> SdkSampler {
+        if self.parent_based {
+            SdkSampler::ParentBased(Box::new(self.root.clone()))
+        } else {
+            self.root.to_sdk()
+        }
+    }
+}
+
+impl Default for Sampler {
+    fn default() -> Self {
+        Self { parent_based: true, root: Root::On, remote: None }
     }
 }
 
 impl Root {
-    fn samples(self, trace_id: &[u8; 16]) -> bool {
+    fn samples(&self, trace_id: &[u8; 16]) -> bool {
         match self {
             Self::On => true,
             Self::Off => false,
-            Self::Ratio(ratio) => ratio >= 1.0 || low_bits(trace_id) < bound(ratio),
+            Self::Ratio(ratio) => *ratio >= 1.0 || low_bits(trace_id) < bound(*ratio),
+            Self::Rate(rate) => rate.takes(),
         }
+    }
+
+    /// For one decision.
+    fn to_sdk(&self) -> SdkSampler {
+        match self {
+            Self::On => SdkSampler::AlwaysOn,
+            Self::Off => SdkSampler::AlwaysOff,
+            Self::Ratio(ratio) => SdkSampler::TraceIdRatioBased(*ratio),
+            Self::Rate(rate) if rate.takes() => SdkSampler::AlwaysOn,
+            Self::Rate(_) => SdkSampler::AlwaysOff,
+        }
+    }
+}
+
+/// Below a parent's decision: asked only where there is none.
+impl ShouldSample for Root {
+    fn should_sample(
+        &self,
+        parent: Option<&Context>,
+        trace_id: TraceId,
+        name: &str,
+        kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        self.to_sdk().should_sample(parent, trace_id, name, kind, attributes, links)
     }
 }
 
@@ -100,10 +173,20 @@ fn bound(ratio: f64) -> u64 {
 impl fmt::Display for Sampler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prefix = if self.parent_based { "parentbased_" } else { "" };
-        match self.root {
-            Root::On => write!(f, "{prefix}always_on"),
-            Root::Off => write!(f, "{prefix}always_off"),
-            Root::Ratio(ratio) => write!(f, "{prefix}traceidratio {ratio}"),
+        match &self.remote {
+            Some(remote) => write!(f, "{prefix}jaeger_remote {}", shown_url(&remote.endpoint)),
+            None => write!(f, "{prefix}{}", self.root),
+        }
+    }
+}
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::On => f.write_str("always_on"),
+            Self::Off => f.write_str("always_off"),
+            Self::Ratio(ratio) => write!(f, "traceidratio {ratio}"),
+            Self::Rate(_) => f.write_str("a rate"),
         }
     }
 }
@@ -123,6 +206,10 @@ mod tests {
     const SAMPLED: SpanContext = SpanContext::new([1; 16], [1; 8], SpanContext::SAMPLED);
     const UNSAMPLED: SpanContext = SpanContext::new([1; 16], [1; 8], 0);
 
+    fn sampler(name: &str, ratio: f64) -> Sampler {
+        Sampler::of(name).unwrap().with_ratio(ratio)
+    }
+
     #[test]
     fn each_sampler_decides_by_its_rule() {
         for (name, ratio, root, below_sampled, below_unsampled) in [
@@ -135,7 +222,7 @@ mod tests {
             ("parentbased_traceidratio", 1.0, true, true, false),
             ("parentbased_traceidratio", 0.0, false, true, false),
         ] {
-            let sampler = Sampler::of(name, ratio).unwrap();
+            let sampler = sampler(name, ratio);
             let decisions = [None, Some(true), Some(false)]
                 .map(|decided| sampler.samples(decided, &[1; 16], || None));
             assert_eq!(decisions, [root, below_sampled, below_unsampled], "{name} {ratio}");
@@ -152,7 +239,7 @@ mod tests {
             ("parentbased_always_off", 1.0, true, true, false),
             ("parentbased_traceidratio", 0.0, false, true, false),
         ] {
-            let sampler = Sampler::of(name, 1.0).unwrap();
+            let sampler = sampler(name, 1.0);
             let decisions = [None, Some(true), Some(false)]
                 .map(|decided| sampler.samples(decided, &[1; 16], || Some(rule)));
             assert_eq!(decisions, [root, below_sampled, below_unsampled], "{name} {rule}");
@@ -162,14 +249,14 @@ mod tests {
     #[test]
     fn every_listed_name_is_known_and_no_other() {
         for name in Sampler::NAMES {
-            assert!(Sampler::of(name, 0.5).unwrap().to_string().starts_with(name));
+            assert!(sampler(name, 0.5).to_string().starts_with(name));
         }
         for name in ["", "alway_on", "parentbased_", "parentbased_parentbased_always_on"] {
-            assert_eq!(Sampler::of(name, 0.5), None, "{name}");
+            assert_eq!(Sampler::of(name), None, "{name}");
         }
     }
 
-    fn sdk_samples(sampler: Sampler, parent: Option<SpanContext>, trace_id: [u8; 16]) -> bool {
+    fn sdk_samples(sampler: &Sampler, parent: Option<SpanContext>, trace_id: [u8; 16]) -> bool {
         let context = parent.map(|parent| {
             let span = SdkSpanContext::new(
                 TraceId::from_bytes(parent.trace_id),
@@ -200,11 +287,28 @@ mod tests {
             trace_id: [u8; 16],
             parent in prop::sample::select(vec![None, Some(SAMPLED), Some(UNSAMPLED)]),
         ) {
-            let sampler = Sampler::of(name, ratio).unwrap();
+            let sampler = sampler(name, ratio);
             prop_assert_eq!(
                 sampler.samples(parent.map(|parent| parent.is_sampled()), &trace_id, || None),
-                sdk_samples(sampler, parent, trace_id)
+                sdk_samples(&sampler, parent, trace_id)
             );
         }
+    }
+
+    #[test]
+    fn a_rate_counts_only_what_nobody_has_decided() {
+        let one = |name| Sampler::of(name).unwrap().with_root(Root::Rate(Rate::of(1.0).into()));
+        let decided = [Some(true), Some(false), Some(true), None, None];
+        let based = one("parentbased_jaeger_remote");
+        let decisions = decided.map(|decided| based.samples(decided, &[1; 16], || None));
+        assert_eq!(decisions, [true, false, true, true, false]);
+        let every = one("jaeger_remote");
+        let decisions = decided.map(|decided| every.samples(decided, &[1; 16], || None));
+        assert_eq!(decisions, [true, false, false, false, false]);
+
+        let api = one("parentbased_jaeger_remote");
+        let decisions = [Some(SAMPLED), Some(UNSAMPLED), None, None]
+            .map(|parent| sdk_samples(&api, parent, [1; 16]));
+        assert_eq!(decisions, [true, false, true, false]);
     }
 }

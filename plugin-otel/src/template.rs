@@ -26,14 +26,21 @@ impl Template {
     /// # Errors
     /// What was wanted and what was found.
     pub(crate) fn compile(text: &str) -> Result<Self, String> {
+        let route = Self::of_route(text)?;
+        let is_prefix = !text.contains(['{', '}']);
+        Ok(if is_prefix { Self(Form::Prefix(text.to_owned())) } else { route })
+    }
+
+    /// The same for a route: without braces, too, it stands for whole paths.
+    ///
+    /// # Errors
+    /// What was wanted and what was found.
+    pub(crate) fn of_route(text: &str) -> Result<Self, String> {
         let Some(path) = text.strip_prefix('/') else {
             return Err(format!("wanted a path that starts with /, found {text:?}"));
         };
         if text.contains(['?', '#']) {
             return Err(format!("wanted a path without ? and #, found {text:?}"));
-        }
-        if !text.contains(['{', '}']) {
-            return Ok(Self(Form::Prefix(text.to_owned())));
         }
         let mut segments = Vec::new();
         let mut has_rest = false;

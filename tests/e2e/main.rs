@@ -46,6 +46,7 @@ mod python;
 mod readme;
 mod receivers;
 mod reference;
+mod remote_sampler;
 mod stack;
 mod stop;
 mod tls;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         cancelled::trials(),
         ends::trials(),
         policy::trials(),
+        remote_sampler::trials(),
         conventions::trials(),
         python::trials(),
         collector_faults::trials(),

@@ -7,10 +7,10 @@ use percent_encoding::percent_decode_str;
 use plugin_api::{Level, PluginError};
 use serde_json::Value;
 
-use super::{Exporter, Protocol};
+use super::{Exporter, Protocol, endpoint::checked_url};
 use crate::{
-    methods::KnownMethods, networks::Networks, propagation::Propagators,
-    response_header::ResponseHeader, template::Template, trust::Trust,
+    methods::KnownMethods, networks::Networks, propagation::Propagators, remote_sampler::Remote,
+    response_header::ResponseHeader, sampling::Sampler, template::Template, trust::Trust,
 };
 
 /// A value as it was found, before it is understood.
@@ -105,6 +105,41 @@ pub(super) fn ratio(raw: Raw<'_>) -> Result<f64, String> {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
         _ => Err(format!("wanted a number from 0 to 1, found {text}")),
     }
+}
+
+/// A sampler that has no argument yet.
+pub(super) fn sampler(raw: Raw<'_>) -> Result<Sampler, String> {
+    let name = raw.text()?;
+    Sampler::of(name).ok_or_else(|| unknown("sampler", name, &Sampler::NAMES))
+}
+
+/// The argument of the `jaeger_remote` samplers: `key=value`, with commas in between.
+pub(super) fn remote(raw: Raw<'_>) -> Result<Remote, String> {
+    let mut remote = Remote::default();
+    for pair in raw.text()?.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').map_or((pair, ""), |(key, value)| (key, value));
+        let value = value.trim();
+        let wrong = |reason| format!("{key}: {reason}");
+        match key.trim_end() {
+            "endpoint" => remote.endpoint = sampling_url(value).map_err(wrong)?,
+            "pollingIntervalMs" => remote.every = duration(Raw::Variable(value)).map_err(wrong)?,
+            "initialSamplingRate" => remote.initial = ratio(Raw::Variable(value)).map_err(wrong)?,
+            key => {
+                let known = ["endpoint", "pollingIntervalMs", "initialSamplingRate"];
+                return Err(unknown("part", key, &known));
+            }
+        }
+    }
+    Ok(remote)
+}
+
+/// A URL without a path is that of the server.
+fn sampling_url(text: &str) -> Result<String, String> {
+    let url = checked_url(text)?;
+    let has_path = url
+        .split_once("://")
+        .is_some_and(|(_, rest)| rest.split_once('/').is_some_and(|(_, path)| !path.is_empty()));
+    Ok(if has_path { url } else { format!("{}/sampling", url.trim_end_matches('/')) })
 }
 
 pub(super) fn duration(raw: Raw<'_>) -> Result<Duration, String> {

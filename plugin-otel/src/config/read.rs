@@ -13,6 +13,7 @@ use super::{
 use crate::{
     policy::Policy,
     propagation::Propagators,
+    remote_sampler::Remote,
     rules::Rules,
     sampling::Sampler,
     semconv,
@@ -92,14 +93,12 @@ impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
     }
 
     pub(super) fn sampler(&mut self) -> Result<Sampler, PluginError> {
-        let ratio = self.value("sampler-arg", parse::ratio, 1.0)?;
-        let parse = |raw: Raw<'_>| {
-            let name = raw.text()?;
-            Sampler::of(name, ratio).ok_or_else(|| parse::unknown("sampler", name, &Sampler::NAMES))
-        };
-        let default = parse(Raw::Variable("parentbased_always_on"))
-            .map_err(|reason| PluginError::setting("sampler", reason))?;
-        self.value("sampler", parse, default)
+        let sampler = self.value("sampler", parse::sampler, Sampler::default())?;
+        Ok(if sampler.remote().is_some() {
+            sampler.told_by(self.value("sampler-arg", parse::remote, Remote::default())?)
+        } else {
+            sampler.with_ratio(self.value("sampler-arg", parse::ratio, 1.0)?)
+        })
     }
 
     pub(super) fn propagators(&mut self) -> Result<Propagators, PluginError> {

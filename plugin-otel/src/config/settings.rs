@@ -63,9 +63,19 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "whether metrics name spans that are sampled: trace_based or always_off",
     )
     .or_variable("OTEL_METRICS_EXEMPLAR_FILTER"),
-    Setting::new("sampler", "\"parentbased_always_on\"", "which spans are recorded")
+    Setting::new(
+        "sampler",
+        "\"parentbased_always_on\"",
+        "which spans are recorded: always_on, always_off, traceidratio or jaeger_remote, each also \
+         with parentbased_ before it",
+    )
         .or_variable("OTEL_TRACES_SAMPLER"),
-    Setting::new("sampler-arg", "1.0", "the ratio of the traceidratio samplers, 0 to 1")
+    Setting::new(
+        "sampler-arg",
+        "1.0",
+        "the ratio of the traceidratio samplers, 0 to 1; of jaeger_remote the server: \
+         \"endpoint=http://localhost:5778/sampling,pollingIntervalMs=60000,initialSamplingRate=0.001\"",
+    )
         .or_variable("OTEL_TRACES_SAMPLER_ARG"),
     Setting::new(
         "propagators",

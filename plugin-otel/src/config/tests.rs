@@ -5,7 +5,7 @@ use std::time::Duration;
 use plugin_api::{PluginError, Setting};
 
 use super::*;
-use crate::trust::Trust;
+use crate::{remote_sampler::Remote, trust::Trust};
 
 fn read(settings: &str, variables: &[(&str, &str)]) -> Result<Config, PluginError> {
     Config::read(settings, &|name| {
@@ -25,7 +25,7 @@ fn propagators(names: &[&str]) -> Propagators {
 }
 
 fn sampler(name: &str, ratio: f64) -> Sampler {
-    Sampler::of(name, ratio).unwrap()
+    Sampler::of(name).unwrap().with_ratio(ratio)
 }
 
 #[test]
@@ -176,8 +176,9 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         r#"{"sampler": "alway_on"}"#,
         "sampler",
-        "unknown sampler \"alway_on\": one of always_on, always_off, traceidratio, \
-             parentbased_always_on, parentbased_always_off, parentbased_traceidratio",
+        "unknown sampler \"alway_on\": one of always_on, always_off, traceidratio, jaeger_remote, \
+             parentbased_always_on, parentbased_always_off, parentbased_traceidratio, \
+             parentbased_jaeger_remote",
     ),
     (
         r#"{"exporter": "jaeger"}"#,
@@ -256,6 +257,26 @@ const BAD: &[(&str, &str, &str)] = &[
         r#"{"headers": {"x": "s3cret\n"}}"#,
         "headers.x",
         "the value of \"x\" has characters that HTTP does not allow",
+    ),
+    (
+        r#"{"sampler": "jaeger_remote", "sampler-arg": 0.5}"#,
+        "sampler-arg",
+        "wanted text, found 0.5",
+    ),
+    (
+        r#"{"sampler": "jaeger_remote", "sampler-arg": "endpoint=c:5778"}"#,
+        "sampler-arg",
+        "endpoint: wanted a URL such as \"http://localhost:4317\", found \"c:5778\"",
+    ),
+    (
+        r#"{"sampler": "jaeger_remote", "sampler-arg": "pollingIntervalMs=0"}"#,
+        "sampler-arg",
+        "pollingIntervalMs: wanted milliseconds, above 0, found \"0\"",
+    ),
+    (
+        r#"{"sampler": "jaeger_remote", "sampler-arg": "initialSamplingRate=2"}"#,
+        "sampler-arg",
+        "initialSamplingRate: wanted a number from 0 to 1, found 2",
     ),
     (r#"{"rule": 1}"#, "rule", "wanted a list of tables"),
     (r#"{"rule": [1]}"#, "rule.0", "wanted a table"),
@@ -339,6 +360,37 @@ fn a_bad_setting_names_its_key_and_says_what_was_wanted_and_found() {
         assert_eq!((error.key(), error.message()), (key, message), "{settings}");
         assert_eq!(error.kind(), plugin_api::ErrorKind::SETTING);
     }
+}
+
+#[test]
+fn a_remote_sampler_is_named_with_its_server_in_any_part() {
+    let remote = |settings: &str| good(settings, &[]).sampler.remote().cloned().unwrap();
+    let default = Remote::default();
+    assert_eq!(remote(r#"{"sampler": "jaeger_remote"}"#), default);
+    for (argument, endpoint, every, initial) in [
+        ("", default.endpoint.as_str(), 60_000, 0.001),
+        (
+            "endpoint=http://localhost:14250,pollingIntervalMs=5000,initialSamplingRate=0.25",
+            "http://localhost:14250/sampling",
+            5000,
+            0.25,
+        ),
+        (" endpoint = https://c/ , ", "https://c/sampling", 60_000, 0.001),
+        ("endpoint=http://c/api/sampling?a=1", "http://c/api/sampling?a=1", 60_000, 0.001),
+        ("initialSamplingRate=1", default.endpoint.as_str(), 60_000, 1.0),
+    ] {
+        let settings =
+            format!(r#"{{"sampler": "parentbased_jaeger_remote", "sampler-arg": "{argument}"}}"#);
+        let every = Duration::from_millis(every);
+        let wanted = Remote { endpoint: endpoint.to_owned(), every, initial };
+        assert_eq!(remote(&settings), wanted, "{argument}");
+    }
+    let variables = [("OTEL_TRACES_SAMPLER", "jaeger_remote"), ("OTEL_TRACES_SAMPLER_ARG", "0.5")];
+    let config = good("{}", &variables);
+    assert_eq!(config.sampler.remote(), Some(&default));
+    let said = "OTEL_TRACES_SAMPLER_ARG is ignored: unknown part \"0.5\": one of endpoint, \
+                pollingIntervalMs, initialSamplingRate";
+    assert_eq!(config.warnings, [said]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ use std::{
 use opentelemetry_sdk::trace::SpanData;
 use plugin_api::{ErrorKind, Host, PluginError};
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, Handle},
     sync::{
         Notify,
         mpsc::{UnboundedSender, unbounded_channel},
@@ -45,7 +45,6 @@ use tokio::{
     },
 };
 
-pub(crate) use self::health::Export as ExportState;
 #[cfg(test)]
 pub(crate) use self::{
     batch::Batch,
@@ -59,6 +58,7 @@ use self::{
     queue::Queue,
     worker::Worker,
 };
+pub(crate) use self::{health::Export as ExportState, transport::Transport};
 use crate::{config::Destination, record::Record, signal::Signal};
 
 /// The way of finished spans to the exporter. Shared by all who make spans.
@@ -67,6 +67,7 @@ pub(crate) struct Pipeline {
     shared: Arc<Shared>,
     stop: watch::Sender<Option<Instant>>,
     checks: Checks,
+    runtime: Handle,
     thread: Mutex<Option<Thread>>,
 }
 
@@ -143,13 +144,20 @@ impl Pipeline {
         };
         let (running, over) = mpsc::channel();
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let on_runtime = runtime.handle().clone();
         let handle = thread::Builder::new().name("otel-export".to_owned()).spawn(move || {
             let _running: mpsc::Sender<()> = running;
             runtime.block_on(worker.run());
             // Dropping it would wait for a name resolution that hangs.
             runtime.shutdown_background();
         })?;
-        Ok(Self { shared, stop, checks, thread: Mutex::new(Some(Thread { handle, over })) })
+        let thread = Mutex::new(Some(Thread { handle, over }));
+        Ok(Self { shared, stop, checks, runtime: on_runtime, thread })
+    }
+
+    /// Lets this run beside the exports, on their thread, until it is over or the thread is.
+    pub(crate) fn run_beside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.runtime.spawn(task));
     }
 
     /// Counts a span that begins.

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use http::{HeaderMap, HeaderValue, Request, Response, header, header::USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, header::USER_AGENT};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Collected, Limited};
 use hyper_rustls::HttpsConnector;
@@ -38,7 +38,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const LONGEST_REASON: usize = 300;
 
 /// A client for one collector.
-pub(super) struct Transport {
+pub(crate) struct Transport {
     client: legacy::Client<HttpsConnector<HttpConnector>, Payload>,
     headers: HeaderMap,
     gzip: bool,
@@ -49,7 +49,7 @@ impl Transport {
     ///
     /// # Errors
     /// A file for TLS that cannot be used.
-    pub(super) fn new(destination: &Destination, http2: bool) -> Result<Self, PluginError> {
+    pub(crate) fn new(destination: &Destination, http2: bool) -> Result<Self, PluginError> {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(destination.timeout));
         connector.set_nodelay(true);
@@ -86,6 +86,16 @@ impl Transport {
             gzip.write_all(&part).map_err(failed)?;
         }
         Ok(vec![gzip.finish().map_err(failed)?.into()])
+    }
+
+    /// Asks for what is at this URL.
+    ///
+    /// # Errors
+    /// Why nothing came back.
+    pub(crate) async fn get(&self, url: &Uri) -> Result<Response<Collected<Bytes>>, String> {
+        let mut request = Request::new(Vec::new().into());
+        *request.uri_mut() = url.clone();
+        self.send(request).await.map_err(|failure| failure.reason)
     }
 
     /// Sends a request with the configured headers beside its own; answers head and body.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::list::{all, join, members, split, split_once, trim};
+use super::list::{all, join, members, split_once, trim};
 
 /// How many members are sent on at most; the rest is left out.
 const MOST_MEMBERS: usize = 180;
@@ -13,6 +13,9 @@ const MOST_BYTES: usize = 8192;
 /// How many members that are empty or malformed are skipped; what follows the last is left out.
 const MOST_SKIPPED: usize = 32;
 
+/// How many properties are looked at one by one; of those behind them, only the bytes are.
+const MOST_PROPERTIES: usize = 64;
+
 /// The list to send on: the members that keep to the grammar, as far as the limits allow.
 ///
 /// `lines` are the values of all `baggage` headers in order. Nothing is allocated when one line can
@@ -20,13 +23,14 @@ const MOST_SKIPPED: usize = 32;
 pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Cow<'a, str> {
     let mut kept = [""; MOST_MEMBERS];
     let (mut count, mut bytes, mut skipped) = (0, 0, 0);
+    let mut properties = MOST_PROPERTIES;
     for member in members(lines.clone()) {
         // Lengths first: what has no room need not be looked at.
         let with_comma = member.len() + usize::from(count > 0);
         if count == MOST_MEMBERS || bytes + with_comma > MOST_BYTES || skipped == MOST_SKIPPED {
             break;
         }
-        let Some(member) = valid(member) else {
+        let Some(member) = valid(member, &mut properties) else {
             skipped += 1;
             continue;
         };
@@ -38,11 +42,31 @@ pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Cow<'a
 }
 
 /// The member's text, if it is `key=value` with any number of properties.
-fn valid(member: &[u8]) -> Option<&str> {
-    let mut parts = split(member, b';');
-    let good = parts.next().is_some_and(is_pair)
-        && parts.all(|property| is_token(trim(property)) || is_pair(property));
+fn valid<'a>(member: &'a [u8], left: &mut usize) -> Option<&'a str> {
+    let good = match split_once(member, b';') {
+        None => is_pair(member),
+        Some((pair, properties)) => is_pair(pair) && are_properties(properties, left),
+    };
     if good { std::str::from_utf8(member).ok() } else { None }
+}
+
+/// `left` is how many more may be looked at one by one.
+fn are_properties(mut properties: &[u8], left: &mut usize) -> bool {
+    while *left > 0 {
+        *left -= 1;
+        let Some((property, after)) = split_once(properties, b';') else {
+            return is_property(properties);
+        };
+        if !is_property(property) {
+            return false;
+        }
+        properties = after;
+    }
+    all(properties, is_property_byte)
+}
+
+fn is_property(text: &[u8]) -> bool {
+    is_token(trim(text)) || is_pair(text)
 }
 
 fn is_pair(text: &[u8]) -> bool {
@@ -79,6 +103,10 @@ const fn is_value_byte(byte: u8) -> bool {
         & (byte != b',')
         & (byte != b';')
         & (byte != b'\\')
+}
+
+const fn is_property_byte(byte: u8) -> bool {
+    is_value_byte(byte) | (byte == b';') | (byte == b' ') | (byte == b'\t')
 }
 
 #[cfg(test)]
@@ -126,6 +154,23 @@ mod tests {
         ] {
             assert_eq!(read(&[&format!("a=1,{bad},b=2")]), "a=1,b=2", "{bad:?}");
         }
+    }
+
+    #[test]
+    fn of_many_properties_the_last_are_looked_at_by_their_bytes() {
+        let with = |count: usize, last: &str| format!("a=1{};{last}", ";p".repeat(count));
+        for (count, last, is_good) in [
+            (63, "p = 1", true),
+            (63, "p q", false),
+            (4000, "p = 1", true),
+            (4000, "p\"", false),
+            (4000, "\u{e9}", false),
+        ] {
+            let line = with(count, last);
+            assert_eq!(read(&[&line]), if is_good { line.as_str() } else { "" }, "{count} {last}");
+        }
+        let members = format!("{},b=2;p\"", with(40, "p"));
+        assert_eq!(read(&[&format!("{members},{}", with(40, "p"))]).matches("a=1").count(), 2);
     }
 
     #[test]
