@@ -130,10 +130,9 @@ impl Root {
     fn to_sdk(&self) -> SdkSampler {
         match self {
             Self::On => SdkSampler::AlwaysOn,
-            Self::Off => SdkSampler::AlwaysOff,
             Self::Ratio(ratio) => SdkSampler::TraceIdRatioBased(*ratio),
             Self::Rate(rate) if rate.takes() => SdkSampler::AlwaysOn,
-            Self::Rate(_) => SdkSampler::AlwaysOff,
+            Self::Off | Self::Rate(_) => SdkSampler::AlwaysOff,
         }
     }
 }
