@@ -12,6 +12,7 @@ use tokio::{net::TcpStream, task::JoinSet};
 trials![
     requests_in_flight_finish_and_their_spans_arrive,
     a_body_on_its_way_is_sent_to_its_end,
+    a_connection_of_http2_is_told_to_go_and_its_streams_finish,
     an_idle_host_stops_at_either_signal,
     the_drain_deadline_ends_what_does_not_finish,
     a_second_signal_ends_at_once,
@@ -94,6 +95,43 @@ async fn a_body_on_its_way_is_sent_to_its_end() {
     drop(sender);
     let body = within("the whole body", response.into_body().collect()).await.unwrap();
     assert_eq!(body.to_bytes(), "late but whole");
+    assert_eq!(host.end().await.code, 0);
+}
+
+async fn a_connection_of_http2_is_told_to_go_and_its_streams_finish() {
+    let gate = Gate::closed();
+    let upstream = Upstream::behind(&gate).await;
+    let host = HostProcess::start(forwarding(&upstream).respond("/now", 200, "")).await;
+    let stream = TcpStream::connect(host.public()).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let ask = async |path| {
+        let request = http::Request::get(host.url(path)).body(()).unwrap();
+        let mut client = within("room for a stream", client.clone().ready()).await?;
+        client.send_request(request, true).map(|(response, _)| response)
+    };
+    let open = ask("/hello/ada").await.unwrap();
+    upstream.wait_for(1).await;
+
+    host.signal(Signal::TERM);
+    // Until then it is served as before.
+    let told = until("the connection to take no more requests", async || {
+        let response = ask("/now").await;
+        match response {
+            Ok(response) => within("a response", response).await.err(),
+            Err(told) => Some(told),
+        }
+    })
+    .await;
+    assert!(told.is_go_away() && told.is_remote(), "{told:?}");
+    assert_eq!(told.reason(), Some(h2::Reason::NO_ERROR));
+
+    gate.open();
+    let mut response = within("the open response", open).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let body = within("its body", response.body_mut().data()).await.unwrap().unwrap();
+    assert_eq!(body, "from upstream\n");
+    within("the end of the connection", connection).await.unwrap().unwrap();
     assert_eq!(host.end().await.code, 0);
 }
 

@@ -41,7 +41,7 @@ pub struct Store {
     kind: Kind,
     client: SocketAddr,
     peer: SocketAddr,
-    /// Where it speaks TLS, if it does.
+    /// Where it speaks TLS, or with the other nodes of its cluster, if it does.
     secure: SocketAddr,
     folder: TempDir,
     arguments: Vec<String>,
@@ -78,6 +78,25 @@ impl Store {
             Kind::Redis | Kind::SilentRedis => secure_redis(secure, &ca, &pair),
         };
         Self::at_free_ports(kind, arguments).await
+    }
+
+    /// Starts a node of a Redis cluster, which knows no other node yet.
+    ///
+    /// # Errors
+    /// When it is not installed.
+    pub async fn cluster_node() -> Result<Self, Skipped> {
+        let arguments = |_, bus: SocketAddr| {
+            let bus = bus.port().to_string();
+            ["--cluster-enabled", "yes", "--cluster-port", &bus].map(str::to_owned).to_vec()
+        };
+        Self::at_free_ports(Kind::Redis, arguments).await
+    }
+
+    /// Has a node of a cluster come to know `other`.
+    pub fn meet(&self, other: &Self) {
+        let (place, bus) = (other.client, other.secure.port().to_string());
+        let (host, port) = (place.ip().to_string(), place.port().to_string());
+        self.command(&["CLUSTER", "MEET", &host, &port, &bus]);
     }
 
     /// With the further `arguments` that a server wants who listens in these two places, the second
@@ -271,18 +290,25 @@ impl Store {
     /// # Panics
     /// When Redis is gone, or refuses one.
     pub fn commands(&self, commands: &[Vec<String>]) -> String {
+        const END: &str = "+PONG\r\n";
         let mut stream = TcpStream::connect(self.client).expect("a redis that listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
         let mut text = String::new();
-        for words in commands.iter().chain([&vec!["QUIT".to_owned()]]) {
+        // A sentinel knows no QUIT.
+        for words in commands.iter().chain([&vec!["PING".to_owned()]]) {
             text += &format!("*{}\r\n", words.len());
             for word in words {
                 text += &format!("${}\r\n{word}\r\n", word.len());
             }
         }
         stream.write_all(text.as_bytes()).expect("a redis that reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
+        let (mut answer, mut part) = (Vec::new(), [0; 4096]);
+        while !answer.ends_with(END.as_bytes()) {
+            let length = stream.read(&mut part).expect("an answer");
+            assert!(length > 0, "{answer:?} and no more");
+            answer.extend_from_slice(&part[..length]);
+        }
+        let answer = String::from_utf8(answer).expect("text");
         assert!(!answer.starts_with('-') && !answer.contains("\r\n-"), "{answer}");
         answer
     }
@@ -363,7 +389,10 @@ fn spawn(
         }
         Kind::Redis | Kind::SilentRedis => {
             let events = if kind == Kind::Redis { "Kg$x" } else { "" };
-            command.args(["--bind", "127.0.0.1", "--port", &client.port().to_string()]);
+            // A sentinel keeps what it knows there.
+            std::fs::write(folder.path().join("redis.conf"), "").expect("a writable folder");
+            command.args(["redis.conf", "--bind", "127.0.0.1"]);
+            command.args(["--port", &client.port().to_string()]);
             command.args(["--save", "", "--notify-keyspace-events", events]);
         }
     }

@@ -6,6 +6,7 @@
 mod de;
 mod error;
 mod fragment;
+mod redis_url;
 mod settings;
 mod tree;
 mod value;
@@ -22,9 +23,11 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use fragment::Fragment;
+pub use redis_url::RedisUrl;
+pub(crate) use redis_url::Topology;
 pub use settings::{Effective, Settings};
 pub use tree::Origin;
-pub use value::{BaseUrl, LogFilter, RedisUrl, StatusCode};
+pub use value::{BaseUrl, LogFilter, StatusCode};
 
 /// Every setting of the host itself, typed and checked. The plugin's own are not among them.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -279,13 +282,13 @@ impl Default for Etcd {
     }
 }
 
-/// `[discovery.redis]`: a Redis server.
+/// `[discovery.redis]`: a Redis server, the one that sentinels name, or a cluster.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Redis {
     /// Where it is, with user, password and the number of the database, if there are any.
     pub url: RedisUrl,
-    /// What every key starts with.
+    /// What every key starts with; in a cluster with a hash tag, so that one node has all keys.
     pub prefix: String,
     /// How a `rediss` server is connected to.
     pub tls: ClientTls,

@@ -13,12 +13,12 @@ use plugin_api::{PluginError, Setting};
 use serde_json::Value as Json;
 
 use super::{
-    Backend, Config, Otel,
+    Backend, Config, Otel, Topology,
     error::{ConfigError, unknown_key},
     fragment::Fragment,
     tree::{self, Entry, Origin, Table, Value},
 };
-use crate::routes::Routes;
+use crate::{config::redis_url, routes::Routes};
 
 /// Where a configuration is looked for when nobody names a file.
 const USUAL_PLACES: [&str; 2] = ["host.toml", "/etc/host/host.toml"];
@@ -298,6 +298,16 @@ impl Settings {
                 "is of no use to a redis:// URL; wanted discovery.redis.url with rediss://";
             return Err(self.error("discovery.redis.tls", message));
         }
+        if matches!(redis.url.topology(), Topology::Cluster { .. })
+            && !redis_url::has_hash_tag(&redis.prefix)
+        {
+            let message = format!(
+                "wanted a hash tag, such as \"{{host}}\", so that one node of the cluster has all \
+                 keys; found {:?}",
+                redis.prefix
+            );
+            return Err(self.error("discovery.redis.prefix", message));
+        }
         let group = &self.config.service.group;
         if group.is_empty() || group.contains(['/', ':']) {
             let message = format!("wanted a name without '/' and ':', found {group:?}");
@@ -555,8 +565,14 @@ mod tests {
         for (text, wanted) in [
             (
                 "[discovery.redis]\nurl = \"redis://a:26379,b:26379\"",
-                "host.toml:2: discovery.redis.url: wanted the URL of one server; neither Redis \
-                 Cluster nor Sentinel is spoken here",
+                "host.toml:2: discovery.redis.url: wanted the URL of one server, or of several with \
+                 redis+sentinel:// or redis+cluster://",
+            ),
+            (
+                "[discovery]\nbackend = \"redis\"\nredis.url = \"redis+cluster://a:1,b:1\"\n\
+                 redis.prefix = \"{}x\"",
+                "host.toml:4: discovery.redis.prefix: wanted a hash tag, such as \"{host}\", so that \
+                 one node of the cluster has all keys; found \"{}x\"",
             ),
             (
                 "[discovery]\nbackend = \"etcd\"\n[server]\nlisten = \"0.0.0.0:80\"",

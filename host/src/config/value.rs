@@ -70,68 +70,6 @@ impl fmt::Debug for BaseUrl {
     }
 }
 
-/// The URL of a single Redis server: `redis://`, `rediss://` for TLS, or `redis+unix://`.
-#[derive(Clone, Deserialize, Serialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RedisUrl {
-    text: String,
-    client: redis::Client,
-}
-
-impl RedisUrl {
-    /// A client of that server, which has no connection yet.
-    pub(crate) fn client(&self) -> redis::Client {
-        self.client.clone()
-    }
-
-    /// Whether TLS is spoken there.
-    pub(crate) fn is_tls(&self) -> bool {
-        let address = self.client.get_connection_info().addr();
-        matches!(address, redis::ConnectionAddr::TcpTls { .. })
-    }
-
-    fn new(text: String) -> Result<Self, redis::RedisError> {
-        Ok(Self { client: redis::Client::open(text.as_str())?, text })
-    }
-}
-
-impl Default for RedisUrl {
-    fn default() -> Self {
-        // Nothing is wrong with it.
-        #[expect(clippy::expect_used, reason = "it is the same each time; a test reads it")]
-        Self::new("redis://127.0.0.1:6379".to_owned()).expect("a URL")
-    }
-}
-
-impl TryFrom<String> for RedisUrl {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        // The text may hold a password: it is not repeated.
-        if text.contains(',') {
-            return Err("wanted the URL of one server; neither Redis Cluster nor Sentinel is \
-                        spoken here"
-                .to_owned());
-        }
-        Self::new(text).map_err(|error| {
-            let wanted = "wanted a URL such as redis://user:password@127.0.0.1:6379/0";
-            format!("{wanted}: {error}")
-        })
-    }
-}
-
-impl From<RedisUrl> for String {
-    fn from(url: RedisUrl) -> Self {
-        url.text
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RedisUrl")
-    }
-}
-
 /// Directives for the log, checked; kept as text because a filter cannot be cloned.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]

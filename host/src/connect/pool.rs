@@ -25,6 +25,10 @@ use crate::{Body, config};
 /// How long a connection is kept that nobody needs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// How long a response may be on its way before its connection is not waited for any more: it ends
+/// with the response. So those that are looked through in vain are few, whatever streams for hours.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The connections of one client; clones share them.
 #[derive(Clone)]
 pub(crate) struct Pool(Arc<Inner>);
@@ -56,11 +60,11 @@ impl Kept {
         let mut index = connections.len();
         while index > 0 {
             index -= 1;
-            let sender = &connections[index].sender;
+            let Connection { sender, since, .. } = &connections[index];
             if sender.is_ready() {
                 return Some(connections.remove(index));
             }
-            if sender.is_closed() {
+            if sender.is_closed() || since.elapsed() >= BUSY_TIMEOUT {
                 connections.remove(index);
             }
         }
@@ -283,6 +287,37 @@ mod tests {
         drop(sent);
         assert_eq!(stream.read(&mut head).await.unwrap(), 0, "it is closed");
         assert_eq!(count(&pool, &place), 0);
+    }
+
+    #[tokio::test]
+    async fn a_response_that_takes_long_is_in_no_ones_way_and_comes_whole() {
+        let pool = Pool::new(&config::Client::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = listener.local_addr().unwrap().to_string();
+        let (mut streams, mut responses) = (Vec::new(), Vec::new());
+        for _ in 0..20 {
+            let answer = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let length = stream.read(&mut [0; 4096]).await.unwrap();
+                stream.write_all(&OK.as_bytes()[..OK.len() - 1]).await.unwrap();
+                assert!(length > 0);
+                stream
+            };
+            let (answer, stream) = tokio::join!(pool.send(request(&place)), answer);
+            responses.push(answer.unwrap().response);
+            streams.push(stream);
+        }
+        assert_eq!(count(&pool, &place), 20, "each might be ready in a moment");
+        tokio::time::pause();
+        tokio::time::advance(BUSY_TIMEOUT).await;
+        assert!(pool.0.kept().take(&place).is_none());
+        assert_eq!(count(&pool, &place), 0);
+        tokio::time::resume();
+        for (mut stream, response) in streams.into_iter().zip(responses) {
+            stream.write_all(b"i").await.unwrap();
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "it is closed");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ mod entries;
 mod etcd;
 mod found;
 mod lost;
+mod redis;
 mod tls;
 
 use std::collections::BTreeSet;
@@ -68,7 +69,7 @@ scenarios![
 
 /// The tests of this folder.
 pub(crate) fn trials() -> Vec<Trial> {
-    let others = [away::trials(), etcd::trials(), tls::trials()];
+    let others = [away::trials(), etcd::trials(), redis::trials(), tls::trials()];
     scenarios().into_iter().chain(others.into_iter().flatten()).collect()
 }
 

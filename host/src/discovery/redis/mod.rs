@@ -1,26 +1,26 @@
 //! Redis: entries that expire, keyspace notifications where the server sends them, and a scan from
 //! time to time in any case, for notifications may be lost and expiry is not punctual.
 
-use std::{collections::BTreeSet, convert::Infallible, future, path::Path, time::Duration};
+mod primary;
+
+use std::{collections::BTreeSet, convert::Infallible, future, time::Duration};
 
 use futures_util::{
     FutureExt, StreamExt,
     future::{BoxFuture, Either},
 };
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, RedisError, RedisResult, TlsCertificates,
+    Client, RedisError, RedisResult,
     aio::{MultiplexedConnection, PubSubStream},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
+use self::primary::{Primary, other};
 use super::{
     Discovery, DiscoveryError, Registration,
     view::{Change, View},
 };
-use crate::{
-    config,
-    tls::{self, ClientFiles, TlsError},
-};
+use crate::{config, tls::TlsError};
 
 /// How long an answer may take to come.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -33,7 +33,7 @@ const BATCH: usize = 1000;
 
 /// `[discovery.redis]`.
 pub(super) struct Redis {
-    client: Client,
+    primary: Primary,
     /// Where it is, for messages: without what is secret.
     server: String,
     heartbeat: Duration,
@@ -45,24 +45,16 @@ impl Redis {
     /// # Errors
     /// A file of `discovery.redis.tls` that cannot be used.
     pub(super) fn new(config: &config::Discovery) -> Result<Self, TlsError> {
-        let config::Redis { url, tls, .. } = &config.redis;
-        let client = if url.is_tls() { secured(&url.client(), tls)? } else { url.client() };
-        let server = client.get_connection_info().addr().to_string();
-        Ok(Self { client, server, heartbeat: config.heartbeat })
-    }
-
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(TIMEOUT))
-            .set_response_timeout(Some(TIMEOUT));
-        self.client.get_multiplexed_async_connection_with_config(&config).await
+        let primary = Primary::new(&config.redis)?;
+        let server = config.redis.url.places();
+        Ok(Self { primary, server, heartbeat: config.heartbeat })
     }
 
     async fn try_follow(&self, view: &View) -> RedisResult<Infallible> {
-        let mut connection = self.connect().await?;
+        let (server, mut connection) = self.primary.connect(view.keys().settings()).await?;
         // Before the scan, so that nothing falls between the two.
         let mut notified = match self.is_notifying(&mut connection).await? {
-            true => Some(self.subscribe(view).await?),
+            true => Some(subscribe(&server, view).await?),
             false => None,
         };
         let every =
@@ -104,22 +96,9 @@ impl Redis {
         Ok(is_notifying)
     }
 
-    async fn subscribe(&self, view: &View) -> RedisResult<PubSubStream> {
-        let subscribe = async {
-            let mut channel = self.client.get_async_pubsub().await?;
-            let database = self.client.get_connection_info().redis_settings().db();
-            let keys = view.keys();
-            let channel_of = |key: &str| format!("__keyspace@{database}__:{}", literal(key));
-            channel.psubscribe(channel_of(keys.services()) + "*").await?;
-            channel.psubscribe(channel_of(keys.settings())).await?;
-            Ok(channel.into_on_message())
-        };
-        tokio::time::timeout(TIMEOUT, subscribe).await.unwrap_or_else(|_| Err(late()))
-    }
-
     async fn try_keep(&self, own: &Registration, view: &View) -> RedisResult<Infallible> {
         let time_to_live = u64::try_from(own.time_to_live().as_millis()).unwrap_or(u64::MAX);
-        let mut connection = self.connect().await?;
+        let (_, mut connection) = self.primary.connect(&own.key).await?;
         loop {
             let mut set = redis::cmd("SET");
             set.arg(&own.key).arg(&own.value).arg("PX").arg(time_to_live);
@@ -140,13 +119,16 @@ impl Redis {
     }
 
     async fn try_withdraw(&self, own: &Registration) -> RedisResult<()> {
-        redis::cmd("DEL").arg(&own.key).exec_async(&mut self.connect().await?).await
+        let (_, mut connection) = self.primary.connect(&own.key).await?;
+        redis::cmd("DEL").arg(&own.key).exec_async(&mut connection).await
     }
 
     fn error(&self, source: &RedisError) -> DiscoveryError {
         let reason = match source.code() {
             Some("MOVED" | "ASK" | "CROSSSLOT") => {
-                "is part of a Redis Cluster, wanted a single server".to_owned()
+                "is part of a Redis Cluster, wanted a single server, or redis+cluster:// in \
+                 discovery.redis.url"
+                    .to_owned()
             }
             _ => source.to_string(),
         };
@@ -154,23 +136,19 @@ impl Redis {
     }
 }
 
-/// The same client with the files of `tls`.
-fn secured(client: &Client, tls: &config::ClientTls) -> Result<Client, TlsError> {
-    // The library reads them too, but does not say which of them is wrong.
-    ClientFiles::read(tls)?;
-    let pem = |key, file: &Option<_>| file.as_deref().map(|file: &Path| tls::read(key, file));
-    let (ca, cert, key) = (pem("ca", &tls.ca), pem("cert", &tls.cert), pem("key", &tls.key));
-    let certificates = TlsCertificates {
-        client_tls: match (cert.transpose()?, key.transpose()?) {
-            (Some(client_cert), Some(client_key)) => {
-                Some(ClientTlsConfig { client_cert, client_key })
-            }
-            _ => None,
-        },
-        root_cert: ca.transpose()?,
+/// What the server tells of keys that change.
+async fn subscribe(server: &Client, view: &View) -> RedisResult<PubSubStream> {
+    let subscribe = async {
+        let mut channel = server.get_async_pubsub().await?;
+        let database = server.get_connection_info().redis_settings().db();
+        let keys = view.keys();
+        let channel_of = |key: &str| format!("__keyspace@{database}__:{}", literal(key));
+        channel.psubscribe(channel_of(keys.services()) + "*").await?;
+        channel.psubscribe(channel_of(keys.settings())).await?;
+        Ok(channel.into_on_message())
     };
-    Client::build_with_tls(client.get_connection_info().clone(), certificates)
-        .map_err(|error| TlsError { key: "ca", message: error.to_string() })
+    let late = || other(format!("no answer within {TIMEOUT:?}"));
+    tokio::time::timeout(TIMEOUT, subscribe).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// All that the store holds for `view`.
@@ -224,7 +202,7 @@ async fn next_keys(notified: &mut Option<PubSubStream>) -> RedisResult<BTreeSet<
         };
         let Some(message) = next.await else { break };
         let Some(message) = message else {
-            return Err(std::io::Error::other("the connection for notifications ended").into());
+            return Err(other("the connection for notifications ended".to_owned()));
         };
         // Renewed entries are as they were.
         if message.get_payload_bytes() != b"expire" {
@@ -245,10 +223,6 @@ fn literal(text: &str) -> String {
         pattern.push(letter);
     }
     pattern
-}
-
-fn late() -> RedisError {
-    std::io::Error::other(format!("no answer within {TIMEOUT:?}")).into()
 }
 
 impl Discovery for Redis {
