@@ -1,6 +1,6 @@
 //! Processor time and memory, as `/proc` tells them.
 
-use std::{fs, time::Duration};
+use std::{collections::HashMap, ffi::OsString, fs, time::Duration};
 
 /// Linux counts in hundredths of a second on every architecture that Rust builds for.
 const TICK: Duration = Duration::from_millis(10);
@@ -11,6 +11,19 @@ pub(crate) fn used(pid: u32) -> Duration {
     // The name is in parentheses and may hold blanks; state is the first field after it.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
     sum(fields.split_whitespace().skip(11).take(2))
+}
+
+/// What each thread of the process whose name begins so has used so far, in nanoseconds. Of a thread
+/// that runs just now it may be some milliseconds behind.
+pub(crate) fn of_threads(pid: u32, name: &str) -> HashMap<OsString, u64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let of_task = |task: fs::DirEntry| {
+        let read = |file| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        let is_meant = read("comm").starts_with(name);
+        let used = read("schedstat").split(' ').next()?.parse().ok()?;
+        is_meant.then(|| (task.file_name(), used))
+    };
+    tasks.filter_map(of_task).collect()
 }
 
 /// What all processes together have used so far, what the hypervisor took away included.
