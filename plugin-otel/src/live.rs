@@ -187,7 +187,7 @@ mod tests {
         assert!(!is_sampled("/") && is_sampled("/always"), "what was told before is gone");
 
         live.replace(&config(r#"{"sampler": "always_on"}"#));
-        live.told(&asked, strategy(0.0, "/"));
+        live.told(&asked, strategy(0.0, "/x"));
         assert!(is_sampled("/"), "nobody asks any more");
         live.replace(&config(&format!("{{{here}}}")));
         assert!(!is_sampled("/always"), "it begins anew");

@@ -66,7 +66,7 @@ mod tests {
         let rate = Rate::of(4.0);
         let passed = |at: u64| {
             let at = Duration::from_millis(at);
-            std::iter::repeat_with(|| rate.takes_at(at)).take_while(|taken| *taken).count()
+            (0..100).filter(|_| rate.takes_at(at)).count()
         };
         for (at, wanted) in
             [(0, 4), (100, 0), (249, 0), (250, 1), (1000, 3), (60_000, 4), (60_250, 1)]

@@ -2,9 +2,9 @@
 
 use harness::{
     Client, Collector, Config, HostProcess, Launch, Protocol, Rotel, Skipped, Span, SpanKind,
-    Traceparent, Upstream,
+    Traceparent, Upstream, text,
 };
-use http::StatusCode;
+use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 trials![
@@ -27,6 +27,7 @@ trials![
     a_disabled_sdk_gives_no_layers,
     the_console_exporter_prints_spans,
     a_call_says_whether_its_connection_had_carried_another,
+    a_call_lies_within_its_request_with_a_body_and_without,
 ];
 
 /// A host that forwards `/hello/{name}`, traced to `endpoint`.
@@ -383,5 +384,26 @@ async fn a_call_says_whether_its_connection_had_carried_another() {
         let spans = collector.trace(&caller.trace_id, 2).await;
         let client = only(&spans, SpanKind::Client);
         assert_attributes(client, &[("exchange.pooled_connection", json!(is_pooled))]);
+    }
+}
+
+async fn a_call_lies_within_its_request_with_a_body_and_without() {
+    let collector = Collector::start().await;
+    for body in ["", "from upstream\n"] {
+        let upstream = Upstream::start(move |_| async move { Response::new(text(body)) }).await;
+        let host = front(&upstream, &collector.grpc_endpoint(), "grpc").await;
+        for (method, client) in [
+            (Method::GET, Client::http1()),
+            (Method::HEAD, Client::http1()),
+            (Method::GET, Client::http2()),
+        ] {
+            let caller = Traceparent::sampled();
+            let call = client.call(method.clone(), &host.url("/hello/ada"));
+            assert_eq!(call.header("traceparent", &caller).send().await.status, 200);
+            let spans = collector.trace(&caller.trace_id, 2).await;
+            let (server, client) = (only(&spans, SpanKind::Server), only(&spans, SpanKind::Client));
+            assert!(server.start <= client.start, "{method} {body:?}: {spans:#?}");
+            assert!(client.end <= server.end, "{method} {body:?}: {spans:#?}");
+        }
     }
 }

@@ -150,7 +150,9 @@ impl<F: Follower> Unpin for FollowedBody<F> {}
 impl<F: Follower> Drop for FollowedBody<F> {
     fn drop(&mut self) {
         // A body without a byte is dropped without having been asked for one.
-        if self.has_all_bytes() {
+        if !self.exchange.is_over && self.has_all_bytes() {
+            // What it is made of ends first.
+            drop(std::mem::take(&mut self.inner));
             self.exchange.end(self.outcome);
         }
     }
