@@ -157,10 +157,11 @@ impl Store {
         self.revive().await;
     }
 
-    /// `config` with this store, and hosts that renew their entries five times a second.
+    /// `config` with this store, and hosts that renew their entries every second: whoever has no time
+    /// on a busy machine is not given up for dead.
     #[must_use]
     pub fn of(&self, config: Config) -> Config {
-        let config = config.set("discovery.heartbeat", "200ms");
+        let config = config.set("discovery.heartbeat", "1s");
         match self.kind {
             Kind::Etcd => config
                 .set("discovery.backend", "etcd")

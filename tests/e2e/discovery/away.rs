@@ -3,9 +3,10 @@
 use std::{fs, time::Duration};
 
 use harness::{
-    Answer, Client, HostProcess, Kind, Load, Signal, Skipped, Store, artifacts, free, run,
+    Answer, Client, HostProcess, Kind, Load, Signal, Skipped, Store, artifacts, free, run, text,
     wait::until,
 };
+use http::Method;
 use serde_json::json;
 
 use super::{becomes, gateway, greeter, known, knows, state};
@@ -185,7 +186,9 @@ pub(super) async fn the_password_of_a_store_is_asked_for_and_renewed(
 
     let host = HostProcess::start(with("pw")).await;
     knows(&host, "greeter", &["one"]).await;
-    // A restart makes every connection and every token worthless.
+    if kind == Kind::Etcd {
+        invalidate_tokens(&store).await;
+    }
     store.kill().await;
     becomes(&host, "unreachable").await;
     store.revive().await;
@@ -205,4 +208,15 @@ async fn etcd_with_a_password() -> Result<Store, Skipped> {
         assert_eq!(etcd.gateway(&format!("/v3/auth/{path}"), &body).await.status, 200, "{path}");
     }
     Ok(etcd)
+}
+
+/// To set a password, be it the same, makes the user's tokens worthless; to restart does not.
+async fn invalidate_tokens(etcd: &Store) {
+    let login = json!({"name": "root", "password": "pw"});
+    let granted = etcd.gateway("/v3/auth/authenticate", &login).await.json();
+    let url = format!("{}/v3/auth/user/changepw", etcd.url());
+    let client = Client::http1();
+    let call = client.call(Method::POST, &url).body(text(login.to_string()));
+    let changed = call.header("authorization", granted["token"].as_str().unwrap()).send().await;
+    assert_eq!(changed.status, 200, "{}", changed.text());
 }

@@ -77,7 +77,8 @@ async fn a_host_that_falls_behind_a_compaction_reads_all_anew() -> Result<(), Sk
 async fn all_is_read_anew_now_and_then_whatever_the_watch_said() -> Result<(), Skipped> {
     const READS: &str = r#"grpc_server_started_total{grpc_method="Txn",grpc_service="etcdserverpb.KV",grpc_type="unary"}"#;
     let store = Store::start(Kind::Etcd).await?;
-    let host = HostProcess::start(greeter(&store, "one")).await;
+    let config = greeter(&store, "one").set("discovery.heartbeat", "200ms");
+    let host = HostProcess::start(config).await;
     knows(&host, "greeter", &["one"]).await;
     until("a third read", async || (metric(&store, READS).await >= 3).then_some(())).await;
     becomes(&host, "reachable").await;

@@ -117,7 +117,9 @@ pub(super) async fn an_instance_that_stops_under_load_loses_no_request(
 pub(super) async fn a_host_ends_in_order(kind: Option<Kind>) -> Result<(), Skipped> {
     let fleet = Fleet::start(kind).await?;
     for signal in [Signal::TERM, Signal::INT] {
-        let host = HostProcess::start(fleet.greeter("one")).await;
+        // It does not expire before the host has ended.
+        let config = fleet.greeter("one").set("discovery.heartbeat", "60s");
+        let host = HostProcess::start(config).await;
         let registered = [&host];
         finds(&host, "greeter", if kind.is_some() { &registered } else { &[] }).await;
         host.signal(signal);

@@ -25,8 +25,9 @@ use crate::{config, tls::TlsError};
 /// How long an answer may take to come.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often the server is scanned where it sends no notifications.
-const SCAN_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the server is scanned where it sends no notifications: well within the time that a host
+/// that stops gives others to see it.
+const SCAN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How many keys one command is about, at most.
 const BATCH: usize = 1000;
