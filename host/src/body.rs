@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tower::BoxError;
 
@@ -25,7 +25,7 @@ pub struct Body {
 enum Kind {
     Full(Full<Bytes>),
     Incoming(Incoming),
-    Boxed(UnsyncBoxBody<Bytes, BoxError>),
+    Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>),
 }
 
 impl Body {
@@ -36,11 +36,11 @@ impl Body {
     }
 
     /// A body of the host's own around another.
-    pub(crate) fn boxed<B>(body: B) -> Self
+    pub(crate) fn boxed<B>(body: Box<B>) -> Self
     where
         B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
-        Kind::Boxed(UnsyncBoxBody::new(body)).into()
+        Kind::Boxed(Box::into_pin(body)).into()
     }
 
     /// Any body; one that is a `Body` already stays as it is.
@@ -53,9 +53,7 @@ impl Body {
         if let Some(own) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
             return own.take().unwrap_or_default();
         }
-        body.map_or_else(Self::empty, |body| {
-            Kind::Boxed(body.map_err(Into::into).boxed_unsync()).into()
-        })
+        body.map_or_else(Self::empty, |body| Self::boxed(Box::new(body.map_err(Into::into))))
     }
 
     /// The body of a response of the instance that was `chosen`.
@@ -118,7 +116,7 @@ impl http_body::Body for Body {
         let polled = match &mut this.kind {
             Kind::Full(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Kind::Boxed(body) => Pin::new(body).poll_frame(cx),
+            Kind::Boxed(body) => body.as_mut().poll_frame(cx),
         };
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             this.chosen = None;

@@ -4,7 +4,6 @@
 //! a forwarded request costs in user space.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -16,6 +15,7 @@ use http::{
 };
 use hyper::client::conn::http1;
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use rustc_hash::FxHashMap;
 use tokio::{net::TcpStream, time::Instant};
 use tower::{BoxError, Service};
 
@@ -43,7 +43,7 @@ struct Kept {
     /// The newest last. A connection whose response body is still on its way is among them, and is
     /// not ready until that has ended. By `host:port` as it stands in URLs: an `Authority` hashes
     /// itself byte by byte.
-    by_place: HashMap<Box<str>, Vec<Connection>>,
+    by_place: FxHashMap<Box<str>, Vec<Connection>>,
     is_swept: bool,
 }
 

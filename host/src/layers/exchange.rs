@@ -33,7 +33,12 @@ pub(super) trait Follower: Send + 'static {
 }
 
 /// A followed exchange. Tells its end exactly once: when asked to, or when dropped.
-pub(super) struct Exchange<F: Follower> {
+///
+/// It stays where it is from its beginning to its end: it passes every layer, and the response's
+/// body is made of it.
+pub(super) struct Exchange<F: Follower>(Box<State<F>>);
+
+struct State<F: Follower> {
     follower: F,
     is_head: bool,
     is_over: bool,
@@ -42,6 +47,20 @@ pub(super) struct Exchange<F: Follower> {
     /// Counted by the request's body, which may live on while the response is sent.
     request_bytes: Option<Arc<AtomicU64>>,
     response_bytes: u64,
+    /// What follows the response head, once that is there.
+    rest: Option<Rest>,
+}
+
+/// The body of a response on its way.
+struct Rest {
+    body: Body,
+    /// How the exchange ends when the last byte has gone.
+    outcome: Outcome,
+    /// The whole length, where it is known beforehand.
+    expected: Option<u64>,
+    /// HTTP/1.1 has trailers only where the length is not known, and asks for no frame past it.
+    may_have_trailers: bool,
+    context: Option<Current>,
 }
 
 impl<F: Follower> Exchange<F> {
@@ -49,13 +68,20 @@ impl<F: Follower> Exchange<F> {
         Self::of(follower, method == Method::HEAD)
     }
 
-    const fn of(follower: F, is_head: bool) -> Self {
-        let (request_bytes, otherwise) = (None, None);
-        Self { follower, is_head, is_over: false, otherwise, request_bytes, response_bytes: 0 }
+    fn of(follower: F, is_head: bool) -> Self {
+        Self(Box::new(State {
+            follower,
+            is_head,
+            is_over: false,
+            otherwise: None,
+            request_bytes: None,
+            response_bytes: 0,
+            rest: None,
+        }))
     }
 
     pub(super) const fn follower(&mut self) -> &mut F {
-        &mut self.follower
+        &mut self.0.follower
     }
 
     /// Counts the bytes of the request's body; an empty one costs nothing.
@@ -64,51 +90,44 @@ impl<F: Follower> Exchange<F> {
             return;
         }
         let bytes = Arc::<AtomicU64>::default();
-        self.request_bytes = Some(Arc::clone(&bytes));
-        *body = Body::boxed(CountedBody { inner: std::mem::take(body), bytes });
+        self.0.request_bytes = Some(Arc::clone(&bytes));
+        *body = Body::boxed(Box::new(CountedBody { inner: std::mem::take(body), bytes }));
     }
 
     /// Tells the response head and follows the body to its end. `over` is the connection that the
     /// response goes or comes by.
     pub(super) fn respond(mut self, mut response: Response<Body>, over: Over) -> Response<Body> {
         let Over { version, via, context } = over;
-        self.follower.on_response(&response, via);
+        self.follower().on_response(&response, via);
         let ended = response.extensions().get();
         let outcome = ended.map_or(Outcome::COMPLETE, |Ended(outcome)| *outcome);
-        let unread = self.is_head || has_no_body(response.status());
-        let inner = std::mem::take(response.body_mut());
-        let expected = if unread { Some(0) } else { inner.size_hint().exact() };
+        let unread = self.0.is_head || has_no_body(response.status());
+        let body = std::mem::take(response.body_mut());
+        let expected = if unread { Some(0) } else { body.size_hint().exact() };
         let may_have_trailers = version == Version::HTTP_2;
-        let body =
-            FollowedBody { inner, exchange: self, outcome, expected, may_have_trailers, context };
-        *response.body_mut() = Body::boxed(body);
+        self.0.rest = Some(Rest { body, outcome, expected, may_have_trailers, context });
+        *response.body_mut() = Body::boxed(self.0);
         response
     }
 
     /// Tells the end; only the first one counts.
     pub(super) fn end(&mut self, outcome: Outcome) {
-        if !self.is_over {
-            let end = self.close(outcome);
-            self.follower.on_end(&end);
-        }
+        self.0.end(outcome);
     }
 
     /// Ends it without telling the end, which is returned.
     pub(super) fn close(&mut self, outcome: Outcome) -> End {
-        self.is_over = true;
-        let request_bytes =
-            self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
-        End::new(outcome, request_bytes, self.response_bytes)
+        self.0.close(outcome)
     }
 
     /// Sets how it ends when it is dropped; `None`: as the drop itself says.
     pub(super) const fn ends_otherwise(&mut self, outcome: Option<Outcome>) {
-        self.otherwise = outcome;
+        self.0.otherwise = outcome;
     }
 
     /// Another exchange of the same request.
-    pub(super) const fn succeeded_by(&self, follower: F) -> Self {
-        Self::of(follower, self.is_head)
+    pub(super) fn succeeded_by(&self, follower: F) -> Self {
+        Self::of(follower, self.0.is_head)
     }
 }
 
@@ -120,91 +139,104 @@ pub(super) struct Over {
     pub(super) context: Option<Current>,
 }
 
-impl<F: Follower> Drop for Exchange<F> {
-    fn drop(&mut self) {
-        self.end(self.otherwise.unwrap_or_else(cut::reason));
-    }
-}
-
 /// RFC 9110, section 6.4.1.
 fn has_no_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// A response body whose end is the exchange's end.
-struct FollowedBody<F: Follower> {
-    inner: Body,
-    exchange: Exchange<F>,
-    /// How the exchange ends when the last byte has gone.
-    outcome: Outcome,
-    /// The whole length, where it is known beforehand.
-    expected: Option<u64>,
-    /// HTTP/1.1 has trailers only where the length is not known, and asks for no frame past it.
-    may_have_trailers: bool,
-    context: Option<Current>,
+impl Rest {
+    fn is_sent(&self, bytes: u64) -> bool {
+        self.expected == Some(bytes) || self.body.is_end_stream()
+    }
 }
 
-// A body is pinned for the sake of what is in it, and of that only `inner` is ever polled.
-impl<F: Follower> Unpin for FollowedBody<F> {}
+impl<F: Follower> State<F> {
+    fn end(&mut self, outcome: Outcome) {
+        if !self.is_over {
+            let end = self.close(outcome);
+            self.follower.on_end(&end);
+        }
+    }
 
-impl<F: Follower> Drop for FollowedBody<F> {
+    fn close(&mut self, outcome: Outcome) -> End {
+        self.is_over = true;
+        let request_bytes =
+            self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        End::new(outcome, request_bytes, self.response_bytes)
+    }
+
+    /// How it ends where it is dropped now.
+    fn dropped(&self) -> Outcome {
+        match &self.rest {
+            // A body without a byte is dropped without having been asked for one.
+            Some(rest) if rest.is_sent(self.response_bytes) => rest.outcome,
+            _ => self.otherwise.unwrap_or_else(cut::reason),
+        }
+    }
+
+    /// What a look at the body has shown. The last frame ends the exchange, so that it ends before
+    /// whatever it is a part of.
+    fn passed(&mut self, polled: &Polled) {
+        let Some(rest) = &self.rest else { return };
+        let outcome = rest.outcome;
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.response_bytes += length(frame);
+                let may_follow = rest.may_have_trailers && !rest.body.is_end_stream();
+                let is_last = !may_follow && rest.is_sent(self.response_bytes);
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.follower.on_trailers(trailers);
+                    self.end(outcome);
+                } else if is_last {
+                    self.end(outcome);
+                }
+            }
+            Poll::Ready(Some(Err(_))) => self.end(Outcome::UPSTREAM_GONE),
+            Poll::Ready(None) => self.end(outcome),
+            Poll::Pending => {}
+        }
+    }
+}
+
+impl<F: Follower> Drop for State<F> {
     fn drop(&mut self) {
-        // A body without a byte is dropped without having been asked for one.
-        if !self.exchange.is_over && self.has_all_bytes() {
+        if !self.is_over {
+            let outcome = self.dropped();
             // What it is made of ends first.
-            drop(std::mem::take(&mut self.inner));
-            self.exchange.end(self.outcome);
+            self.rest = None;
+            self.end(outcome);
         }
     }
 }
 
-impl<F: Follower> FollowedBody<F> {
-    fn has_all_bytes(&self) -> bool {
-        self.expected == Some(self.exchange.response_bytes) || self.inner.is_end_stream()
-    }
+// A body is pinned for the sake of what is in it, and of that only the response's is ever polled.
+impl<F: Follower> Unpin for State<F> {}
 
-    /// The last frame ends the exchange, so that it ends before whatever it is a part of.
-    fn passed(&mut self, frame: &Frame<Bytes>) {
-        self.exchange.response_bytes += length(frame);
-        let is_last = !self.may_have_trailers || self.inner.is_end_stream();
-        if let Some(trailers) = frame.trailers_ref() {
-            self.exchange.follower.on_trailers(trailers);
-            self.exchange.end(self.outcome);
-        } else if is_last && self.has_all_bytes() {
-            self.exchange.end(self.outcome);
-        }
-    }
-}
+type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
-impl<F: Follower> http_body::Body for FollowedBody<F> {
+/// The response's body, whose end is the exchange's end.
+impl<F: Follower> http_body::Body for State<F> {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Polled {
         let this = self.get_mut();
-        let inner = Pin::new(&mut this.inner);
-        let polled = match &mut this.context {
-            slot @ Some(_) => context::enter(slot, || inner.poll_frame(cx)),
-            None => inner.poll_frame(cx),
+        let Some(rest) = &mut this.rest else { return Poll::Ready(None) };
+        let body = Pin::new(&mut rest.body);
+        let polled = match &mut rest.context {
+            slot @ Some(_) => context::enter(slot, || body.poll_frame(cx)),
+            None => body.poll_frame(cx),
         };
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => this.passed(frame),
-            Poll::Ready(Some(Err(_))) => this.exchange.end(Outcome::UPSTREAM_GONE),
-            Poll::Ready(None) => this.exchange.end(this.outcome),
-            Poll::Pending => {}
-        }
+        this.passed(&polled);
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.rest.as_ref().is_none_or(|rest| rest.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.rest.as_ref().map_or_else(SizeHint::default, |rest| rest.body.size_hint())
     }
 }
 

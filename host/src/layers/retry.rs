@@ -154,7 +154,7 @@ fn lend(body: &mut Body) -> Option<Slot> {
 }
 
 fn lent(body: Body, slot: &Slot) -> Body {
-    Body::boxed(Lent { body, is_touched: false, slot: Arc::clone(slot) })
+    Body::boxed(Box::new(Lent { body, is_touched: false, slot: Arc::clone(slot) }))
 }
 
 /// A body that goes back to its slot when it is dropped as it came.

@@ -12,6 +12,7 @@ use plugin_api::{
     End, Outcome, SpanContext,
     metrics::{Attribute, Metric, MetricKind, Point, Visit},
 };
+use rustc_hash::FxHashMap;
 
 use super::{
     histogram::{BYTES, Bounds, Histogram, SECONDS},
@@ -102,13 +103,14 @@ pub(super) struct Table<K> {
 
 #[derive(Debug)]
 struct Shard<K> {
-    series: HashMap<K, Series>,
+    /// Its hash is the quick kind: keys are made of routes and instances, which nobody else chooses.
+    series: FxHashMap<K, Series>,
     overflow: Option<Series>,
 }
 
 impl<K> Default for Shard<K> {
     fn default() -> Self {
-        Self { series: HashMap::new(), overflow: None }
+        Self { series: FxHashMap::default(), overflow: None }
     }
 }
 
