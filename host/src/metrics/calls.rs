@@ -1,6 +1,10 @@
 //! `http.client.*`: what this instance asked of others, an attempt at a time.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+    time::Instant,
+};
 
 use http::{Request, StatusCode, Version, uri::Authority};
 use plugin_api::{
@@ -28,15 +32,33 @@ pub(crate) struct Calls(Table<Key>);
 struct Key {
     method: Method,
     is_https: bool,
-    server: Option<Authority>,
+    server: Option<Server>,
     answer: Option<(StatusCode, Version)>,
     fault: Option<&'static str>,
+}
+
+/// As it stands in the URL: an `Authority` compares itself byte by byte, without regard to case.
+#[derive(Clone, Debug)]
+struct Server(Authority);
+
+impl PartialEq for Server {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Server {}
+
+impl Hash for Server {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_str().hash(state);
+    }
 }
 
 impl Key {
     fn attributes(&self) -> Vec<Attribute<'_>> {
         let mut attributes = vec![Attribute::text("http.request.method", self.method.name())];
-        if let Some(server) = &self.server {
+        if let Some(Server(server)) = &self.server {
             let port = server.port_u16().unwrap_or(if self.is_https { 443 } else { 80 });
             // An IPv6 address is an address without its brackets.
             let address = server.host().trim_start_matches('[').trim_end_matches(']');
@@ -58,7 +80,7 @@ impl Calls {
         let key = Key {
             method: Method::of(head.method()),
             is_https: head.uri().scheme_str() == Some("https"),
-            server: head.uri().authority().cloned(),
+            server: head.uri().authority().cloned().map(Server),
             answer: None,
             fault: None,
         };
