@@ -45,11 +45,16 @@ fn config() -> Config {
         .forward_as("/up", "itself", "/")
 }
 
-/// The host has started at once, and answers, its own calls included, as it does without a plugin.
+/// The host has started at once, and serves.
 async fn answers(host: &HostProcess) {
     let took = host.lines_with(&["ready", "took="]).pop().expect("the line of a start");
     let took = took.rsplit_once("took=").expect("its end").1;
     assert!(took.ends_with("ms") || took.ends_with("µs"), "longer than {AT_ONCE:?}: {took}");
+    serves(host).await;
+}
+
+/// The host answers, its own calls included, as it does without a plugin.
+async fn serves(host: &HostProcess) {
     for path in ["/", "/up"] {
         let answer = host.get(path).send().await;
         assert_eq!((answer.status, answer.text()), (200, "as before"));

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use super::{
     answers, config, last_words,
     moody::{Moody, upgrade},
-    open_folder, row,
+    open_folder, row, serves,
 };
 
 /// Every hook that a request enters.
@@ -294,7 +294,7 @@ async fn a_check_that_hangs_ends_the_check() {
 
 async fn a_create_that_hangs_is_left_behind() {
     let host = HostProcess::start(misbehaving("hangs in create").set("otel.required", false)).await;
-    answers(&host).await;
+    serves(&host).await;
     assert_eq!(host.stack("server").await[0], "request-id");
     let output = host.stop().await;
     assert_eq!(output.code, 0, "{output:?}");
