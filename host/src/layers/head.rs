@@ -51,13 +51,21 @@ pub(super) fn scheme<B>(request: &Request<B>) -> &'static str {
     }
 }
 
-/// HTTP/2 has the authority in the target, HTTP/1.1 mostly in `Host`: RFC 9110, section 7.2.
+/// HTTP/2 has the authority in the target, HTTP/1.1 mostly in `Host`: RFC 9110, section 7.2. A `Host`
+/// that cannot be one names nobody.
 fn authority<'a, B>(request: &'a Request<B>, headers: &'a [Header<'a>]) -> &'a str {
     if let Some(authority) = request.uri().authority() {
         return authority.as_str();
     }
-    let host = headers.iter().find(|header| header.name() == "host");
-    host.and_then(|host| std::str::from_utf8(host.value()).ok()).unwrap_or_default()
+    let host = headers.iter().find(|header| header.name() == "host").map(Header::value);
+    let host = host.filter(|host| host.iter().all(|byte| is_of_host(*byte)));
+    host.and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default()
+}
+
+/// RFC 3986, section 3.2.2, and the port after it; without user info, which `Host` has not.
+const fn is_of_host(byte: u8) -> bool {
+    let may_be_name = matches!(byte, b'!' | b'$'..=b'.' | b';' | b'=' | b'_' | b'~');
+    byte.is_ascii_alphanumeric() || may_be_name || matches!(byte, b':' | b'[' | b']')
 }
 
 /// What a plugin wants changed in the headers of a message. The headers themselves are lent to it at
@@ -147,6 +155,24 @@ fn header_name(name: &str) -> Option<HeaderName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_that_cannot_be_one_names_nobody() {
+        for (host, wanted) in [
+            ("there:81", "there:81"),
+            ("[::1]:81", "[::1]:81"),
+            ("a-b.example%2d", "a-b.example%2d"),
+            ("", ""),
+            ("a b", ""),
+            ("a<b>", ""),
+            ("a/b", ""),
+            ("me:secret@there", ""),
+            ("th\u{e9}re", ""),
+        ] {
+            let headers = [Header::new("accept", b"*/*"), Header::new("host", host.as_bytes())];
+            assert_eq!(authority(&Request::new(()), &headers), wanted, "{host}");
+        }
+    }
 
     #[test]
     fn the_scheme_is_that_of_the_target_or_of_the_connection() {
