@@ -11,9 +11,9 @@ mod lost;
 mod redis;
 mod tls;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
-use harness::{Config, HostProcess, Kind, Skipped, Store, wait::until};
+use harness::{Config, HostProcess, Kind, Skipped, Store, run, wait::until};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
@@ -177,4 +177,17 @@ async fn state(host: &HostProcess) -> String {
 async fn becomes(host: &HostProcess, wanted: &str) {
     let what = format!("the store to be {wanted}");
     until(&what, async || (state(host).await == wanted).then_some(())).await;
+}
+
+/// A start with `config` ends with one line that contains all of these `words`.
+async fn ends_with(config: Config, words: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config.set("discovery.start-timeout", "1s");
+    let config = config.set("server.listen", "127.0.0.1:0").set("admin.listen", "127.0.0.1:0");
+    fs::write(folder.path().join("host.toml"), config.text()).unwrap();
+    let output = run(folder.path(), &[], &[]).await;
+    assert_eq!(output.code, 69, "{output:?}");
+    let last: Vec<_> = output.stderr.lines().filter(|l| l.starts_with("host: ")).collect();
+    let [last] = last[..] else { panic!("{output:?}") };
+    assert!(words.iter().all(|word| last.contains(word)), "wanted {words:?}: {last}");
 }

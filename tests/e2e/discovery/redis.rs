@@ -1,10 +1,8 @@
 //! What only Redis has: sentinels, and clusters. Another server takes over in both.
 
-use std::fs;
+use harness::{Config, HostProcess, Kind, Load, Skipped, Store, free, wait::until};
 
-use harness::{Config, HostProcess, Kind, Load, Skipped, Store, free, run, wait::until};
-
-use super::{becomes, gateway, greeter, knows};
+use super::{becomes, ends_with, gateway, greeter, knows};
 
 trials![
     the_primary_that_sentinels_name_is_followed_to_the_next,
@@ -22,19 +20,6 @@ async fn answers(store: &Store, command: &[&str], wanted: &str) {
     until(&what, async || store.command(command).contains(wanted).then_some(())).await;
 }
 
-/// A start with `config` ends with one line that contains `reason`.
-async fn ends_with(config: Config, reason: &str) {
-    let folder = tempfile::tempdir().unwrap();
-    let config = config.set("discovery.start-timeout", "1s");
-    let config = config.set("server.listen", "127.0.0.1:0").set("admin.listen", "127.0.0.1:0");
-    fs::write(folder.path().join("host.toml"), config.text()).unwrap();
-    let output = run(folder.path(), &[], &[]).await;
-    assert_eq!(output.code, 69, "{output:?}");
-    let last: Vec<_> = output.stderr.lines().filter(|l| l.starts_with("host: ")).collect();
-    let [last] = last[..] else { panic!("{output:?}") };
-    assert!(last.contains(reason), "{last}");
-}
-
 async fn the_primary_that_sentinels_name_is_followed_to_the_next() -> Result<(), Skipped> {
     let mut primary = Store::start(Kind::Redis).await?;
     let port = primary.address().port().to_string();
@@ -49,7 +34,7 @@ async fn the_primary_that_sentinels_name_is_followed_to_the_next() -> Result<(),
     let [absent] = free();
     let of =
         |service: &str| format!("redis+sentinel://{absent},{}/{service}/0", sentinel.address());
-    ends_with(at(greeter(&primary, "one"), &of("other")), "knows no service \"other\"").await;
+    ends_with(at(greeter(&primary, "one"), &of("other")), &["knows no service \"other\""]).await;
     let url = of("fleet");
     let one = HostProcess::start(at(greeter(&primary, "one"), &url)).await;
     let gateway = HostProcess::start(at(gateway(&primary), &url)).await;
@@ -87,7 +72,8 @@ async fn the_node_of_a_cluster_is_followed_to_the_next() -> Result<(), Skipped> 
     next.command(&["CLUSTER", "REPLICATE", id]);
     answers(&next, &["INFO", "replication"], "master_link_status:up").await;
 
-    ends_with(at(greeter(&asked, "one"), &format!("redis://{}", asked.address())), "Cluster").await;
+    ends_with(at(greeter(&asked, "one"), &format!("redis://{}", asked.address())), &["Cluster"])
+        .await;
     let [absent] = free();
     let url = format!("redis+cluster://{absent},{}", asked.address());
     let at = |config| at(config, &url).set("discovery.redis.prefix", "{host}");
