@@ -35,6 +35,7 @@ mod policy;
 mod propagation;
 mod provider;
 mod rate;
+mod ratio;
 mod record;
 mod redact;
 mod remote_sampler;
@@ -50,5 +51,6 @@ mod template;
 #[cfg(test)]
 mod testing;
 mod trust;
+mod xray;
 
 plugin_api::export_plugin!(plugin::Otel);

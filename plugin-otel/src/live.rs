@@ -144,7 +144,7 @@ impl ShouldSample for Live {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        let sampler = self.load().sampler.to_sdk();
+        let sampler = &self.load().sampler;
         sampler.should_sample(parent, trace_id, name, kind, attributes, links)
     }
 }
@@ -173,8 +173,9 @@ mod tests {
         let live = Live::new(&config(&format!("{{{here}}}")));
         let is_sampled = |path| {
             let selection = live.load();
-            let rule = || selection.policy.rules.ratio(&RequestHead::new("GET", path, &[]));
-            selection.sampler.samples(None, &[1; 16], rule)
+            let head = RequestHead::new("GET", path, &[]);
+            let rule = || selection.policy.rules.ratio(&head);
+            selection.sampler.samples(None, &[1; 16], &head, rule)
         };
         let asked = live.load().sampler.remote().cloned().unwrap();
         assert!(!is_sampled("/") && !is_sampled("/always"));

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use opentelemetry::{Key, KeyValue};
+use opentelemetry::KeyValue;
 use opentelemetry_sdk::{Resource, resource::TelemetryResourceDetector, trace::SdkTracerProvider};
 use plugin_api::{
     ErrorKind, Host, Level, Plugin, PluginError, Service, Setting, State, abi::TelemetryObject,
@@ -23,7 +23,7 @@ use crate::{
     metrics::{Own, Reader},
     pipeline::{Counts, ExportState, Pipeline, export::Exporter},
     provider, redact,
-    remote_sampler::Asker,
+    remote_sampler::{Asker, Service as Sampled},
     semconv,
     signal::Signal,
     telemetry::Inside,
@@ -211,9 +211,8 @@ fn pipeline(
 }
 
 fn asker(config: &Config, live: &Live, host: Host, resource: &Resource) -> Asker {
-    let service = resource.get(&Key::from_static_str(semconv::SERVICE_NAME));
-    let service = service.map(|name| name.to_string()).unwrap_or_default();
-    Asker { live: live.clone(), host, destination: config.traces.clone(), service }
+    let (live, destination) = (live.clone(), config.traces.clone());
+    Asker { live, host, destination, service: Sampled::of(resource) }
 }
 
 fn read(settings: &str) -> Result<Config, PluginError> {

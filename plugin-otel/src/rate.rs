@@ -35,10 +35,15 @@ impl Rate {
 
     /// Whether one more may pass now.
     pub(crate) fn takes(&self) -> bool {
-        self.takes_at(self.since.elapsed())
+        self.takes_at(Instant::now())
     }
 
-    fn takes_at(&self, elapsed: Duration) -> bool {
+    /// The same at this time.
+    pub(crate) fn takes_at(&self, now: Instant) -> bool {
+        self.takes_after(now.saturating_duration_since(self.since))
+    }
+
+    fn takes_after(&self, elapsed: Duration) -> bool {
         let elapsed = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         // It begins with all that it may save.
         let have = elapsed.saturating_add(self.most);
@@ -66,7 +71,7 @@ mod tests {
         let rate = Rate::of(4.0);
         let passed = |at: u64| {
             let at = Duration::from_millis(at);
-            (0..100).filter(|_| rate.takes_at(at)).count()
+            (0..100).filter(|_| rate.takes_after(at)).count()
         };
         for (at, wanted) in
             [(0, 4), (100, 0), (249, 0), (250, 1), (1000, 3), (60_000, 4), (60_250, 1)]
@@ -79,7 +84,7 @@ mod tests {
     fn a_rate_below_one_a_second_lets_one_pass_at_once() {
         let rate = Rate::of(0.1);
         for (at, wanted) in [(0, true), (1, false), (9, false), (10, true), (11, false)] {
-            assert_eq!(rate.takes_at(Duration::from_secs(at)), wanted, "{at} s");
+            assert_eq!(rate.takes_after(Duration::from_secs(at)), wanted, "{at} s");
         }
         assert!(Rate::of(1.0).takes());
     }

@@ -1,14 +1,15 @@
 //! Which spans are recorded: decided from the parent and the trace id, before anything is allocated.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
 use opentelemetry::{
     Context, KeyValue, TraceId,
     trace::{Link, SpanKind},
 };
 use opentelemetry_sdk::trace::{Sampler as SdkSampler, SamplingResult, ShouldSample};
+use plugin_api::RequestHead;
 
-use crate::{rate::Rate, redact::shown_url, remote_sampler::Remote};
+use crate::{rate::Rate, ratio, remote_sampler::Remote, xray::Manifest};
 
 /// One of the samplers of `OTEL_TRACES_SAMPLER`.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,11 +29,17 @@ pub(crate) enum Root {
     Ratio(f64),
     /// So many a second.
     Rate(Arc<Rate>),
+    /// By rules of X-Ray.
+    Xray(Arc<Manifest>),
 }
+
+/// What stands for a trace that does not begin with a request from outside: it has nothing to be told
+/// apart by.
+const NO_REQUEST: RequestHead<'_> = RequestHead::new("", "", &[]);
 
 impl Sampler {
     /// The names that [`Sampler::of`] knows.
-    pub(crate) const NAMES: [&str; 8] = [
+    pub(crate) const NAMES: [&str; 9] = [
         "always_on",
         "always_off",
         "traceidratio",
@@ -41,10 +48,15 @@ impl Sampler {
         "parentbased_always_off",
         "parentbased_traceidratio",
         "parentbased_jaeger_remote",
+        "xray",
     ];
 
     /// The sampler of this name, with the default of its argument.
     pub(crate) fn of(name: &str) -> Option<Self> {
+        if name == "xray" {
+            // As in the SDKs that have it; it has no other form.
+            return Some(Self::default().told_by(Remote::xray()));
+        }
         let (parent_based, root) = match name.strip_prefix("parentbased_") {
             Some(root) => (true, root),
             None => (false, name),
@@ -55,7 +67,7 @@ impl Sampler {
             "traceidratio" => Root::Ratio(1.0),
             "jaeger_remote" => {
                 let sampler = Self { parent_based, root: Root::Off, remote: None };
-                return Some(sampler.told_by(Remote::default()));
+                return Some(sampler.told_by(Remote::jaeger()));
             }
             _ => return None,
         };
@@ -70,7 +82,7 @@ impl Sampler {
 
     /// The sampler that asks there.
     pub(crate) fn told_by(self, remote: Remote) -> Self {
-        Self { root: Root::Ratio(remote.initial), remote: Some(remote), ..self }
+        Self { root: remote.root(), remote: Some(remote), ..self }
     }
 
     /// Where it asks; `None` for those that are told nothing.
@@ -83,29 +95,46 @@ impl Sampler {
         Self { root, ..self.clone() }
     }
 
-    /// Whether the span of this trace is recorded. `decided` is what the caller did, where it has
-    /// decided; `rule` is asked for the ratio that stands in place of the sampler's own.
+    /// Whether the span of this request is recorded, in this trace. `decided` is what the caller did,
+    /// where it has decided; `rule` is asked for the ratio that stands in place of the sampler's own.
     pub(crate) fn samples(
         &self,
         decided: Option<bool>,
         trace_id: &[u8; 16],
+        head: &RequestHead<'_>,
         rule: impl FnOnce() -> Option<f64>,
     ) -> bool {
         match decided {
             Some(decided) if self.parent_based => decided,
             _ => match rule() {
-                Some(ratio) => Root::Ratio(ratio).samples(trace_id),
-                None => self.root.samples(trace_id),
+                Some(ratio) => ratio::takes(ratio, trace_id),
+                None => self.root.samples(trace_id, head),
             },
         }
     }
 
-    /// The same sampler for spans that are made through the OpenTelemetry API.
-    pub(crate) fn to_sdk(&self) -> SdkSampler {
+    /// Whether a trace that begins inside this process is recorded.
+    pub(crate) fn samples_own(&self, trace_id: &[u8; 16]) -> bool {
+        self.root.samples(trace_id, &NO_REQUEST)
+    }
+}
+
+/// The same sampler for spans that are made through the OpenTelemetry API.
+impl ShouldSample for Sampler {
+    fn should_sample(
+        &self,
+        parent: Option<&Context>,
+        trace_id: TraceId,
+        name: &str,
+        kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
         if self.parent_based {
-            SdkSampler::ParentBased(Box::new(self.root.clone()))
+            let sampler = SdkSampler::ParentBased(Box::new(self.root.clone()));
+            sampler.should_sample(parent, trace_id, name, kind, attributes, links)
         } else {
-            self.root.to_sdk()
+            self.root.should_sample(parent, trace_id, name, kind, attributes, links)
         }
     }
 }
@@ -117,22 +146,26 @@ impl Default for Sampler {
 }
 
 impl Root {
-    fn samples(&self, trace_id: &[u8; 16]) -> bool {
+    fn samples(&self, trace_id: &[u8; 16], head: &RequestHead<'_>) -> bool {
         match self {
             Self::On => true,
             Self::Off => false,
-            Self::Ratio(ratio) => *ratio >= 1.0 || low_bits(trace_id) < bound(*ratio),
+            Self::Ratio(ratio) => ratio::takes(*ratio, trace_id),
             Self::Rate(rate) => rate.takes(),
+            Self::Xray(manifest) => manifest.samples(trace_id, head, Instant::now()),
         }
     }
 
-    /// For one decision.
-    fn to_sdk(&self) -> SdkSampler {
+    /// For one decision on this trace.
+    fn to_sdk(&self, trace_id: TraceId) -> SdkSampler {
         match self {
             Self::On => SdkSampler::AlwaysOn,
+            Self::Off => SdkSampler::AlwaysOff,
             Self::Ratio(ratio) => SdkSampler::TraceIdRatioBased(*ratio),
-            Self::Rate(rate) if rate.takes() => SdkSampler::AlwaysOn,
-            Self::Off | Self::Rate(_) => SdkSampler::AlwaysOff,
+            Self::Rate(_) | Self::Xray(_) => {
+                let is_sampled = self.samples(&trace_id.to_bytes(), &NO_REQUEST);
+                if is_sampled { SdkSampler::AlwaysOn } else { SdkSampler::AlwaysOff }
+            }
         }
     }
 }
@@ -148,33 +181,18 @@ impl ShouldSample for Root {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        self.to_sdk().should_sample(parent, trace_id, name, kind, attributes, links)
+        self.to_sdk(trace_id).should_sample(parent, trace_id, name, kind, attributes, links)
     }
-}
-
-/// The part of a trace id that is random by every version of the specification. The SDK's ratio
-/// sampler uses the same bits, so both decide alike.
-fn low_bits(trace_id: &[u8; 16]) -> u64 {
-    let [.., a, b, c, d, e, f, g, h] = *trace_id;
-    u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "the SDK computes its bound this way"
-)]
-fn bound(ratio: f64) -> u64 {
-    (ratio.max(0.0) * (1_u64 << 63) as f64) as u64
 }
 
 impl fmt::Display for Sampler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let prefix = if self.parent_based { "parentbased_" } else { "" };
+        if self.parent_based && !matches!(self.root, Root::Xray(_)) {
+            f.write_str("parentbased_")?;
+        }
         match &self.remote {
-            Some(remote) => write!(f, "{prefix}jaeger_remote {}", shown_url(&remote.endpoint)),
-            None => write!(f, "{prefix}{}", self.root),
+            Some(remote) => remote.fmt(f),
+            None => self.root.fmt(f),
         }
     }
 }
@@ -186,6 +204,7 @@ impl fmt::Display for Root {
             Self::Off => f.write_str("always_off"),
             Self::Ratio(ratio) => write!(f, "traceidratio {ratio}"),
             Self::Rate(_) => f.write_str("a rate"),
+            Self::Xray(manifest) => write!(f, "rules for this service: {}", manifest.len()),
         }
     }
 }
@@ -223,8 +242,9 @@ mod tests {
         ] {
             let sampler = sampler(name, ratio);
             let decisions = [None, Some(true), Some(false)]
-                .map(|decided| sampler.samples(decided, &[1; 16], || None));
+                .map(|decided| sampler.samples(decided, &[1; 16], &NO_REQUEST, || None));
             assert_eq!(decisions, [root, below_sampled, below_unsampled], "{name} {ratio}");
+            assert_eq!(sampler.samples_own(&[1; 16]), root, "{name} {ratio}");
         }
     }
 
@@ -240,7 +260,7 @@ mod tests {
         ] {
             let sampler = sampler(name, 1.0);
             let decisions = [None, Some(true), Some(false)]
-                .map(|decided| sampler.samples(decided, &[1; 16], || Some(rule)));
+                .map(|decided| sampler.samples(decided, &[1; 16], &NO_REQUEST, || Some(rule)));
             assert_eq!(decisions, [root, below_sampled, below_unsampled], "{name} {rule}");
         }
     }
@@ -250,7 +270,13 @@ mod tests {
         for name in Sampler::NAMES {
             assert!(sampler(name, 0.5).to_string().starts_with(name));
         }
-        for name in ["", "alway_on", "parentbased_", "parentbased_parentbased_always_on"] {
+        for name in [
+            "",
+            "alway_on",
+            "parentbased_",
+            "parentbased_parentbased_always_on",
+            "parentbased_xray",
+        ] {
             assert_eq!(Sampler::of(name), None, "{name}");
         }
     }
@@ -267,28 +293,28 @@ mod tests {
             opentelemetry::Context::new().with_remote_span_context(span)
         });
         let trace_id = TraceId::from_bytes(trace_id);
-        let result = sampler.to_sdk().should_sample(
-            context.as_ref(),
-            trace_id,
-            "",
-            &SpanKind::Server,
-            &[],
-            &[],
-        );
+        let result =
+            sampler.should_sample(context.as_ref(), trace_id, "", &SpanKind::Server, &[], &[]);
         result.decision == SamplingDecision::RecordAndSample
     }
 
     proptest! {
         #[test]
         fn it_decides_as_the_sdk_does(
-            name in prop::sample::select(Sampler::NAMES.to_vec()),
+            // What X-Ray decides is not decided by the trace alone.
+            name in prop::sample::select(Sampler::NAMES[..8].to_vec()),
             ratio in 0.0..=1.0_f64,
             trace_id: [u8; 16],
             parent in prop::sample::select(vec![None, Some(SAMPLED), Some(UNSAMPLED)]),
         ) {
             let sampler = sampler(name, ratio);
             prop_assert_eq!(
-                sampler.samples(parent.map(|parent| parent.is_sampled()), &trace_id, || None),
+                sampler.samples(
+                    parent.map(|parent| parent.is_sampled()),
+                    &trace_id,
+                    &NO_REQUEST,
+                    || None,
+                ),
                 sdk_samples(&sampler, parent, trace_id)
             );
         }
@@ -299,10 +325,13 @@ mod tests {
         let one = |name| Sampler::of(name).unwrap().with_root(Root::Rate(Rate::of(1.0).into()));
         let decided = [Some(true), Some(false), Some(true), None, None];
         let based = one("parentbased_jaeger_remote");
-        let decisions = decided.map(|decided| based.samples(decided, &[1; 16], || None));
+        let decide = |sampler: &Sampler| {
+            decided.map(|decided| sampler.samples(decided, &[1; 16], &NO_REQUEST, || None))
+        };
+        let decisions = decide(&based);
         assert_eq!(decisions, [true, false, true, true, false]);
         let every = one("jaeger_remote");
-        let decisions = decided.map(|decided| every.samples(decided, &[1; 16], || None));
+        let decisions = decide(&every);
         assert_eq!(decisions, [true, false, false, false, false]);
 
         let api = one("parentbased_jaeger_remote");

@@ -53,6 +53,9 @@ pub(crate) const URL_QUERY: &str = "url.query";
 pub(crate) const URL_SCHEME: &str = "url.scheme";
 pub(crate) const USER_AGENT_ORIGINAL: &str = "user_agent.original";
 
+pub(crate) const AWS_ECS_CONTAINER_ARN: &str = "aws.ecs.container.arn";
+pub(crate) const CLOUD_PLATFORM: &str = "cloud.platform";
+pub(crate) const CLOUD_RESOURCE_ID: &str = "cloud.resource_id";
 pub(crate) const SERVICE_INSTANCE_ID: &str = "service.instance.id";
 /// Our own: the name that the operator gave the instance.
 pub(crate) const SERVICE_INSTANCE_NAME: &str = "service.instance.name";

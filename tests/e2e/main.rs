@@ -53,6 +53,7 @@ mod tls;
 mod trace;
 mod upgrade;
 mod w3c;
+mod xray;
 
 use std::process::ExitCode;
 
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         ends::trials(),
         policy::trials(),
         remote_sampler::trials(),
+        xray::trials(),
         conventions::trials(),
         python::trials(),
         collector_faults::trials(),

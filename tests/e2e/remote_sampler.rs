@@ -5,13 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use harness::{Collector, Config, HostProcess, Launch, Traceparent, Upstream, text, wait::until};
 use http::{Response, StatusCode};
-use toml::Value;
 
 trials![
     a_server_says_what_is_sampled_and_when_it_is_away_its_last_word_stays,
     a_server_may_name_operations_and_rates,
     the_variables_name_the_server_and_what_is_sampled_until_it_answers,
-    xray_is_not_known_and_the_log_says_so,
 ];
 
 const ONE_BY_ONE: &str = r#"{"strategyType": 0, "operationSampling": {
@@ -148,15 +146,4 @@ async fn the_variables_name_the_server_and_what_is_sampled_until_it_answers() {
     assert_eq!(host.lines_with(&sampler).len(), 1, "{}", host.stderr());
     let line = ["WARN", "the sampling server http://127.0.0.1:1/sampling says nothing", "refused"];
     until("a warning", async || (host.lines_with(&line).len() == 1).then_some(())).await;
-}
-
-async fn xray_is_not_known_and_the_log_says_so() {
-    let library = harness::artifacts::plugin_otel().display().to_string();
-    let config = Config::new().respond("/", 200, "").plugin(&library);
-    let config = config.set("otel.exporter", Value::from("none"));
-    let host = Launch::host(config).env("OTEL_TRACES_SAMPLER", "xray").start().await;
-    let line =
-        ["WARN", "OTEL_TRACES_SAMPLER is ignored: unknown sampler \"xray\": one of always_on"];
-    assert_eq!(host.lines_with(&line).len(), 1, "{}", host.stderr());
-    assert_eq!(host.lines_with(&["sampler parentbased_always_on"]).len(), 1, "{}", host.stderr());
 }

@@ -9,8 +9,14 @@ use serde_json::Value;
 
 use super::{Exporter, Protocol, endpoint::checked_url};
 use crate::{
-    methods::KnownMethods, networks::Networks, propagation::Propagators, remote_sampler::Remote,
-    response_header::ResponseHeader, sampling::Sampler, template::Template, trust::Trust,
+    methods::KnownMethods,
+    networks::Networks,
+    propagation::Propagators,
+    remote_sampler::{Dialect, Remote},
+    response_header::ResponseHeader,
+    sampling::Sampler,
+    template::Template,
+    trust::Trust,
 };
 
 /// A value as it was found, before it is understood.
@@ -113,24 +119,49 @@ pub(super) fn sampler(raw: Raw<'_>) -> Result<Sampler, String> {
     Sampler::of(name).ok_or_else(|| unknown("sampler", name, &Sampler::NAMES))
 }
 
-/// The argument of the `jaeger_remote` samplers: `key=value`, with commas in between.
-pub(super) fn remote(raw: Raw<'_>) -> Result<Remote, String> {
-    let mut remote = Remote::default();
+/// The argument of a sampler that asks a server, by default this one: `key=value`, with commas in
+/// between.
+pub(super) fn remote(raw: Raw<'_>, default: &Remote) -> Result<Remote, String> {
+    let mut remote = default.clone();
     for pair in raw.text()?.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').map_or((pair, ""), |(key, value)| (key, value));
-        let value = value.trim();
-        let wrong = |reason| format!("{key}: {reason}");
-        match key.trim_end() {
-            "endpoint" => remote.endpoint = sampling_url(value).map_err(wrong)?,
-            "pollingIntervalMs" => remote.every = duration(Raw::Variable(value)).map_err(wrong)?,
-            "initialSamplingRate" => remote.initial = ratio(Raw::Variable(value)).map_err(wrong)?,
-            key => {
-                let known = ["endpoint", "pollingIntervalMs", "initialSamplingRate"];
-                return Err(unknown("part", key, &known));
-            }
-        }
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (key, value) = (key.trim_end(), value.trim());
+        set_part(&mut remote, key, value)?;
     }
     Ok(remote)
+}
+
+fn set_part(remote: &mut Remote, key: &str, value: &str) -> Result<(), String> {
+    let raw = Raw::Variable(value);
+    let wrong = |reason| format!("{key}: {reason}");
+    match (&mut remote.dialect, key) {
+        (Dialect::Jaeger { .. }, "endpoint") => {
+            remote.endpoint = sampling_url(value).map_err(wrong)?;
+        }
+        (Dialect::Jaeger { .. }, "pollingIntervalMs") => {
+            remote.every = duration(raw).map_err(wrong)?;
+        }
+        (Dialect::Jaeger { initial }, "initialSamplingRate") => {
+            *initial = ratio(raw).map_err(wrong)?;
+        }
+        (Dialect::Jaeger { .. }, _) => {
+            let known = ["endpoint", "pollingIntervalMs", "initialSamplingRate"];
+            return Err(unknown("part", key, &known));
+        }
+        (Dialect::Xray, "endpoint") => remote.endpoint = checked_url(value).map_err(wrong)?,
+        (Dialect::Xray, "polling_interval") => remote.every = seconds(value).map_err(wrong)?,
+        (Dialect::Xray, _) => {
+            return Err(unknown("part", key, &["endpoint", "polling_interval"]));
+        }
+    }
+    Ok(())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("wanted seconds, above 0, found {text:?}")),
+    }
 }
 
 /// A URL without a path is that of the server.

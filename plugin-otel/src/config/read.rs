@@ -13,7 +13,6 @@ use super::{
 use crate::{
     policy::Policy,
     propagation::Propagators,
-    remote_sampler::Remote,
     rules::Rules,
     sampling::Sampler,
     semconv,
@@ -94,8 +93,10 @@ impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
 
     pub(super) fn sampler(&mut self) -> Result<Sampler, PluginError> {
         let sampler = self.value("sampler", parse::sampler, Sampler::default())?;
-        Ok(if sampler.remote().is_some() {
-            sampler.told_by(self.value("sampler-arg", parse::remote, Remote::default())?)
+        Ok(if let Some(remote) = sampler.remote().cloned() {
+            let read = |raw: Raw<'_>| parse::remote(raw, &remote);
+            let remote = self.value("sampler-arg", read, remote.clone())?;
+            sampler.told_by(remote)
         } else {
             sampler.with_ratio(self.value("sampler-arg", parse::ratio, 1.0)?)
         })

@@ -67,14 +67,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "sampler",
         "\"parentbased_always_on\"",
         "which spans are recorded: always_on, always_off, traceidratio or jaeger_remote, each also \
-         with parentbased_ before it",
+         with parentbased_ before it, or xray",
     )
         .or_variable("OTEL_TRACES_SAMPLER"),
     Setting::new(
         "sampler-arg",
         "1.0",
         "the ratio of the traceidratio samplers, 0 to 1; of jaeger_remote the server: \
-         \"endpoint=http://localhost:5778/sampling,pollingIntervalMs=60000,initialSamplingRate=0.001\"",
+         \"endpoint=http://localhost:5778/sampling,pollingIntervalMs=60000,initialSamplingRate=0.001\"; \
+         of xray: \"endpoint=http://localhost:2000,polling_interval=300\"",
     )
         .or_variable("OTEL_TRACES_SAMPLER_ARG"),
     Setting::new(

@@ -5,7 +5,10 @@ use std::time::Duration;
 use plugin_api::{PluginError, Setting};
 
 use super::*;
-use crate::{remote_sampler::Remote, trust::Trust};
+use crate::{
+    remote_sampler::{Dialect, Remote},
+    trust::Trust,
+};
 
 fn read(settings: &str, variables: &[(&str, &str)]) -> Result<Config, PluginError> {
     Config::read(settings, &|name| {
@@ -178,7 +181,7 @@ const BAD: &[(&str, &str, &str)] = &[
         "sampler",
         "unknown sampler \"alway_on\": one of always_on, always_off, traceidratio, jaeger_remote, \
              parentbased_always_on, parentbased_always_off, parentbased_traceidratio, \
-             parentbased_jaeger_remote",
+             parentbased_jaeger_remote, xray",
     ),
     (
         r#"{"exporter": "jaeger"}"#,
@@ -274,6 +277,16 @@ const BAD: &[(&str, &str, &str)] = &[
         "pollingIntervalMs: wanted milliseconds, above 0, found \"0\"",
     ),
     (
+        r#"{"sampler": "xray", "sampler-arg": "polling_interval=0.5"}"#,
+        "sampler-arg",
+        "polling_interval: wanted seconds, above 0, found \"0.5\"",
+    ),
+    (
+        r#"{"sampler": "xray", "sampler-arg": "pollingIntervalMs=5"}"#,
+        "sampler-arg",
+        "unknown part \"pollingIntervalMs\": one of endpoint, polling_interval",
+    ),
+    (
         r#"{"sampler": "jaeger_remote", "sampler-arg": "initialSamplingRate=2"}"#,
         "sampler-arg",
         "initialSamplingRate: wanted a number from 0 to 1, found 2",
@@ -365,7 +378,7 @@ fn a_bad_setting_names_its_key_and_says_what_was_wanted_and_found() {
 #[test]
 fn a_remote_sampler_is_named_with_its_server_in_any_part() {
     let remote = |settings: &str| good(settings, &[]).sampler.remote().cloned().unwrap();
-    let default = Remote::default();
+    let default = Remote::jaeger();
     assert_eq!(remote(r#"{"sampler": "jaeger_remote"}"#), default);
     for (argument, endpoint, every, initial) in [
         ("", default.endpoint.as_str(), 60_000, 0.001),
@@ -382,7 +395,8 @@ fn a_remote_sampler_is_named_with_its_server_in_any_part() {
         let settings =
             format!(r#"{{"sampler": "parentbased_jaeger_remote", "sampler-arg": "{argument}"}}"#);
         let every = Duration::from_millis(every);
-        let wanted = Remote { endpoint: endpoint.to_owned(), every, initial };
+        let dialect = Dialect::Jaeger { initial };
+        let wanted = Remote { endpoint: endpoint.to_owned(), every, dialect };
         assert_eq!(remote(&settings), wanted, "{argument}");
     }
     let variables = [("OTEL_TRACES_SAMPLER", "jaeger_remote"), ("OTEL_TRACES_SAMPLER_ARG", "0.5")];
@@ -391,6 +405,25 @@ fn a_remote_sampler_is_named_with_its_server_in_any_part() {
     let said = "OTEL_TRACES_SAMPLER_ARG is ignored: unknown part \"0.5\": one of endpoint, \
                 pollingIntervalMs, initialSamplingRate";
     assert_eq!(config.warnings, [said]);
+}
+
+#[test]
+fn x_ray_is_asked_where_and_as_often_as_it_is_said() {
+    let xray = |argument: &str| {
+        let variables = [("OTEL_TRACES_SAMPLER", "xray"), ("OTEL_TRACES_SAMPLER_ARG", argument)];
+        let config = good("{}", &variables);
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        config.sampler.remote().cloned().unwrap()
+    };
+    for (argument, endpoint, seconds) in [
+        ("", "http://localhost:2000", 300),
+        ("endpoint=http://agent:2000,polling_interval=60", "http://agent:2000", 60),
+        (" polling_interval = 10 ", "http://localhost:2000", 10),
+    ] {
+        let (endpoint, every) = (endpoint.to_owned(), Duration::from_secs(seconds));
+        let wanted = Remote { endpoint, every, dialect: Dialect::Xray };
+        assert_eq!(xray(argument), wanted, "{argument}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use plugin_api::{Peer, Version};
 use crate::{record::Record, semconv, short::Short};
 
 /// The host and the port that a client named; the scheme's port where it named none.
-fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>) {
+pub(crate) fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>) {
     // Names of hosts are so short that a search by words would only begin.
     let last = |text: &str, wanted: u8| text.bytes().rposition(|byte| byte == wanted);
     let place = last(authority, b'@');

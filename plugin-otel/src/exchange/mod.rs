@@ -17,7 +17,7 @@ use self::{
     capture::Capture,
     tail::{Hold, Tail},
 };
-pub(crate) use self::{client::Client, server::Server, tail::Tally};
+pub(crate) use self::{client::Client, head::host_and_port, server::Server, tail::Tally};
 use crate::{
     cardinality::Cardinality,
     clock::Clock,
@@ -105,7 +105,7 @@ impl Tracing {
         let decided = (caller.flags & DEFERRED == 0).then_some(caller.is_sampled());
         let (trace_id, random) = self.trace_of(caller);
         let rule = || selection.policy.rules.ratio(head);
-        let is_sampled = selection.sampler.samples(decided, &trace_id, rule);
+        let is_sampled = selection.sampler.samples(decided, &trace_id, head, rule);
         self.begin(trace_id, random | caller.flags & DEBUG, is_sampled)
     }
 
@@ -116,7 +116,7 @@ impl Tracing {
         let is_sampled = if parent.is_valid() {
             parent.is_sampled()
         } else {
-            self.live.load().sampler.samples(None, &trace_id, || None)
+            self.live.load().sampler.samples_own(&trace_id)
         };
         self.begin(trace_id, random | parent.flags & DEBUG, is_sampled)
     }

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, header::USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header, header::USER_AGENT};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Collected, Limited};
 use hyper_rustls::HttpsConnector;
@@ -95,6 +95,23 @@ impl Transport {
     pub(crate) async fn get(&self, url: &Uri) -> Result<Response<Collected<Bytes>>, String> {
         let mut request = Request::new(Vec::new().into());
         *request.uri_mut() = url.clone();
+        self.send(request).await.map_err(|failure| failure.reason)
+    }
+
+    /// Posts this JSON to this URL.
+    ///
+    /// # Errors
+    /// Why nothing came back.
+    pub(crate) async fn post(
+        &self,
+        url: &Uri,
+        json: String,
+    ) -> Result<Response<Collected<Bytes>>, String> {
+        let mut request = Request::new(vec![json.into()].into());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = url.clone();
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(header::CONTENT_TYPE, json);
         self.send(request).await.map_err(|failure| failure.reason)
     }
 
