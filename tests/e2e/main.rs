@@ -34,6 +34,7 @@ mod conventions;
 mod curl;
 mod dependencies;
 mod discovery;
+mod edges;
 mod ends;
 mod export_tls;
 mod fleet_settings;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         w3c::trials(),
         cancelled::trials(),
         ends::trials(),
+        edges::trials(),
         policy::trials(),
         remote_sampler::trials(),
         xray::trials(),

@@ -15,7 +15,7 @@ use http::{Request, Response, StatusCode, header};
 use plugin_api::Outcome;
 use tower::{BoxError, Layer, Service, load_shed::error::Overloaded};
 
-use super::{exchange::Ended, timeout::Elapsed};
+use super::{exchange::Ended, head, timeout::Elapsed};
 use crate::{Body, CallError};
 
 /// Puts an [`ErrorStatus`] around a service.
@@ -30,8 +30,9 @@ impl<S> Layer<S> for ErrorStatusLayer {
     }
 }
 
-/// Answers in place of a service that fails, also where it fails to become ready. The client learns
-/// the kind of failure and nothing of the inside; the reason is in the log.
+/// Answers in place of a service that fails, also where it fails to become ready, and to a request
+/// that it should not see. The client learns the kind of failure and nothing of the inside; the reason
+/// is in the log.
 #[derive(Debug)]
 pub(crate) struct ErrorStatus<S> {
     inner: S,
@@ -64,6 +65,11 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         match self.not_ready.take() {
             Some(error) => Either::Left(future::ready(answer(Err(error)))),
+            None if !head::has_its_host(&request) => {
+                let text = "wanted one valid Host\n";
+                let refusal = refusal(StatusCode::BAD_REQUEST, Outcome::COMPLETE, text);
+                Either::Left(future::ready(Ok(refusal)))
+            }
             None => Either::Right(self.inner.call(request).map(answer)),
         }
     }

@@ -62,6 +62,22 @@ fn authority<'a, B>(request: &'a Request<B>, headers: &'a [Header<'a>]) -> &'a s
     host.and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default()
 }
 
+/// Whether a request says whom it is to as its version wants: RFC 9112, section 3.2, for those that
+/// came by a socket. One that was made inside the process may leave it out.
+pub(super) fn has_its_host<B>(request: &Request<B>) -> bool {
+    let version = request.version();
+    if version >= http::Version::HTTP_2 {
+        return true;
+    }
+    let mut lines = request.headers().get_all(http::header::HOST).iter();
+    let is_right = match (lines.next(), lines.next()) {
+        (None, _) => version < http::Version::HTTP_11,
+        (Some(host), None) => host.as_bytes().iter().all(|byte| is_of_host(*byte)),
+        (Some(_), Some(_)) => false,
+    };
+    is_right || request.extensions().get::<server::Peer>().is_none()
+}
+
 /// RFC 3986, section 3.2.2, and the port after it; without user info, which `Host` has not.
 const fn is_of_host(byte: u8) -> bool {
     let may_be_name = matches!(byte, b'!' | b'$'..=b'.' | b';' | b'=' | b'_' | b'~');
@@ -171,6 +187,34 @@ mod tests {
         ] {
             let headers = [Header::new("accept", b"*/*"), Header::new("host", host.as_bytes())];
             assert_eq!(authority(&Request::new(()), &headers), wanted, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_request_of_http_1_1_has_one_host_and_an_older_one_at_most_one() {
+        use http::Version;
+        for (version, hosts, wanted) in [
+            (Version::HTTP_11, &["here"][..], true),
+            (Version::HTTP_11, &["here:80"], true),
+            (Version::HTTP_11, &[""], true),
+            (Version::HTTP_11, &[], false),
+            (Version::HTTP_11, &["here", "here"], false),
+            (Version::HTTP_11, &["he re"], false),
+            (Version::HTTP_11, &["me@here"], false),
+            (Version::HTTP_10, &[], true),
+            (Version::HTTP_10, &["here"], true),
+            (Version::HTTP_10, &["here", "there"], false),
+            (Version::HTTP_2, &[], true),
+            (Version::HTTP_2, &["here"], true),
+        ] {
+            let mut request = Request::builder().version(version);
+            for host in hosts {
+                request = request.header("host", *host);
+            }
+            let mut request = request.body(()).unwrap();
+            assert!(has_its_host(&request), "nobody sent it: {version:?} {hosts:?}");
+            request.extensions_mut().insert(server::Peer(([127, 0, 0, 1], 1).into()));
+            assert_eq!(has_its_host(&request), wanted, "{version:?} {hosts:?}");
         }
     }
 
