@@ -361,9 +361,9 @@ mod tests {
         let told = journal.take();
         let [_, first, _, second, _, third, all] = &told[..] else { panic!("{told:?}") };
         assert_eq!(first, "retry after connect failed 0 0");
-        assert_eq!(second, "end upstream gone 0 0");
-        let third = third.strip_prefix("end ").unwrap();
-        assert_eq!(*all, format!("all: end {third}"));
+        assert_eq!(second, "end upstream gone 0 0 by a new connection");
+        let third = third.split(" by ").next().unwrap();
+        assert_eq!(*all, format!("all: {third}"));
     }
 
     #[tokio::test]
@@ -402,7 +402,8 @@ mod tests {
         };
         let (client, journal) = client(&config, &[NOBODY, &url]);
         assert!(client.call("a", request("GET", "")).await.is_err());
-        assert_eq!(journal.take()[3..], ["end timeout 0 0", "all: end timeout 0 0"]);
+        let ends = ["end timeout 0 0 by a new connection", "all: end timeout 0 0"];
+        assert_eq!(journal.take()[3..], ends);
 
         let call = client.call("a", request("GET", ""));
         let second = journal.until("call a /x below 9 again 1");

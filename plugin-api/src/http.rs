@@ -280,11 +280,7 @@ impl<'a> ResponseHead<'a> {
     /// Whether a client's connection came from the pool; `None` where it is not known. Since 1.1.
     #[must_use]
     pub const fn is_pooled(&self) -> Option<bool> {
-        match self.reserved[0] {
-            1 => Some(false),
-            2 => Some(true),
-            _ => None,
-        }
+        is_pooled(self.reserved[0])
     }
 
     /// The status code.
@@ -354,6 +350,49 @@ impl End {
     #[must_use]
     pub const fn new(outcome: Outcome, request_bytes: u64, response_bytes: u64) -> Self {
         Self { outcome, request_bytes, response_bytes, reserved: [0; 5] }
+    }
+
+    /// The same end over this connection, which brought no response head.
+    #[must_use]
+    pub fn over(mut self, peer: Peer) -> Self {
+        let [a, b, c, d, e, f, g, h, low @ ..] = peer.ip;
+        self.reserved[1] = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        self.reserved[2] = u64::from_ne_bytes(low);
+        self.reserved[3] = u64::from(peer.port) << 32 | u64::from(peer.family);
+        self
+    }
+
+    /// The same end over a connection that was new, or that had carried an exchange before.
+    #[must_use]
+    pub const fn over_pooled(mut self, is_pooled: bool) -> Self {
+        self.reserved[0] = if is_pooled { 2 } else { 1 };
+        self
+    }
+
+    /// The other end of the connection of a client's attempt that had one and brought no response
+    /// head; otherwise not known. Since 1.1.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        let [_, high, low, rest, _] = self.reserved;
+        let mut ip = [0; 16];
+        ip[..8].copy_from_slice(&high.to_ne_bytes());
+        ip[8..].copy_from_slice(&low.to_ne_bytes());
+        let word = |word: u64| u32::try_from(word).unwrap_or_default();
+        Peer { ip, port: word(rest >> 32), family: word(rest & u64::from(u32::MAX)) }
+    }
+
+    /// Whether that connection came from the pool; `None` where it is not known. Since 1.1.
+    #[must_use]
+    pub const fn is_pooled(&self) -> Option<bool> {
+        is_pooled(self.reserved[0])
+    }
+}
+
+const fn is_pooled(word: u64) -> Option<bool> {
+    match word {
+        1 => Some(false),
+        2 => Some(true),
+        _ => None,
     }
 }
 

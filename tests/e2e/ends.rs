@@ -21,6 +21,7 @@ trials![
     an_upgrade_ends_with_its_head_and_its_tunnel_is_linked_to_it,
     the_status_of_a_grpc_call_comes_with_its_trailers,
     a_connect_that_leads_nowhere_is_a_request_like_any_other,
+    an_attempt_that_brings_no_response_says_where_its_connection_led,
 ];
 
 fn config(url: String, collector: &Collector) -> Config {
@@ -169,5 +170,30 @@ async fn a_connect_that_leads_nowhere_is_a_request_like_any_other() {
         ("exchange.end_reason", json!("complete")),
     ] {
         assert_eq!(*span.attribute(key), value, "{key} of {span:#?}");
+    }
+}
+
+async fn an_attempt_that_brings_no_response_says_where_its_connection_led() {
+    for (answer, status, reason) in
+        [(&b"nonsense\r\n\r\n"[..], 502, "upstream gone"), (b"", 504, "timeout")]
+    {
+        let (upstream, collector) = (RawUpstream::start(answer).await, Collector::start().await);
+        let config = config(upstream.url(), &collector).set("client.request-timeout", "300ms");
+        let host = HostProcess::start(config).await;
+        let caller = Traceparent::sampled();
+        let answer = host.get("/hello/ada").header("traceparent", &caller).send().await;
+        assert_eq!(answer.status, status);
+        let spans = collector.trace(&caller.trace_id, 2).await;
+        let attempt = of_kind(&spans, SpanKind::Client);
+        let port: u16 = upstream.url().rsplit(':').next().unwrap().parse().unwrap();
+        for (key, value) in [
+            ("exchange.end_reason", json!(reason)),
+            ("network.peer.address", json!("127.0.0.1")),
+            ("network.peer.port", json!(port)),
+            ("exchange.pooled_connection", json!(false)),
+            ("http.response.status_code", json!(null)),
+        ] {
+            assert_eq!(*attempt.attribute(key), value, "{key} of {attempt:#?}");
+        }
     }
 }

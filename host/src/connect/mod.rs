@@ -84,7 +84,7 @@ impl SendError {
     }
 }
 
-/// The connection that a response came by.
+/// The connection of an attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Via {
     /// Its other end.
@@ -96,13 +96,6 @@ pub(crate) struct Via {
 impl Via {
     /// Nothing is known of it.
     pub(crate) const UNKNOWN: Self = Self { peer: Peer::NONE, is_pooled: None };
-}
-
-/// A response, and by what it came.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) response: Response<Incoming>,
-    pub(crate) via: Via,
 }
 
 /// The connections to all instances.
@@ -128,13 +121,18 @@ impl HttpClient {
         }
     }
 
-    /// Sends `request`, whose target is absolute, and waits for the response head.
+    /// Sends `request`, whose target is absolute, and waits for the response head. `via` is known as
+    /// soon as there is a connection; over TLS, when the head is there.
     ///
     /// # Errors
     /// There is none; see [`SendError`].
-    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Answer, SendError> {
+    pub(crate) async fn send(
+        &self,
+        request: Request<Body>,
+        via: &mut Via,
+    ) -> Result<Response<Incoming>, SendError> {
         if request.uri().scheme() != Some(&Scheme::HTTPS) {
-            return self.plain.send(request).await;
+            return self.plain.send(request, via).await;
         }
         let is_upgrade = request.headers().contains_key(UPGRADE);
         let client = if is_upgrade { &self.tls_upgrades } else { &self.tls };
@@ -142,7 +140,8 @@ impl HttpClient {
         let info: Option<&HttpInfo> = response.extensions().get();
         let peer = info.map_or(Peer::NONE, |info| info.remote_addr().into());
         let is_pooled = response.extensions().get().map(Uses::again);
-        Ok(Answer { response, via: Via { peer, is_pooled } })
+        *via = Via { peer, is_pooled };
+        Ok(response)
     }
 }
 

@@ -10,16 +10,16 @@ use std::{
 };
 
 use http::{
-    Request, Uri,
+    Request, Response, Uri,
     uri::{Authority, Scheme},
 };
-use hyper::client::conn::http1;
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use rustc_hash::FxHashMap;
 use tokio::{net::TcpStream, time::Instant};
 use tower::{BoxError, Service};
 
-use super::{Answer, SendError, Via};
+use super::{SendError, Via};
 use crate::{Body, config};
 
 /// How long a connection is kept that nobody needs.
@@ -102,10 +102,15 @@ impl Pool {
         Self(Arc::new(Inner { connector, kept: Mutex::default() }))
     }
 
-    /// Sends `request`, whose target is absolute, and waits for the response head.
+    /// Sends `request`, whose target is absolute, and waits for the response head. `via` is known as
+    /// soon as there is a connection.
     ///
     /// Where it is dropped before, the connection is closed: its peer might still answer.
-    pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Answer, SendError> {
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<Body>,
+        via: &mut Via,
+    ) -> Result<Response<Incoming>, SendError> {
         let parts = std::mem::take(request.uri_mut()).into_parts();
         let Some(place) = parts.authority else {
             return Err(SendError::Connect("the request's target names no place".into()));
@@ -116,17 +121,20 @@ impl Pool {
             let is_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
-                // Rare, and larger than all the rest: every request would carry the room for it.
-                None => Box::pin(self.connect(&place)).await?,
+                None => {
+                    *via = Via::UNKNOWN;
+                    // Rare, and larger than all the rest: every request would carry the room for it.
+                    Box::pin(self.connect(&place)).await?
+                }
             };
+            *via = Via { peer: connection.peer.into(), is_pooled: Some(is_kept) };
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {
-                    let via = Via { peer: connection.peer.into(), is_pooled: Some(is_kept) };
                     if !connection.sender.is_closed() {
                         connection.since = Instant::now();
                         self.0.kept().put(place.as_str(), connection);
                     }
-                    return Ok(Answer { response, via });
+                    return Ok(response);
                 }
                 Err(mut error) => match error.take_message() {
                     // It was closed while nobody looked, and nothing was written.
@@ -232,9 +240,14 @@ mod tests {
         pool.0.kept().by_place.get(place).map_or(0, Vec::len)
     }
 
+    async fn send(pool: &Pool, place: &str) -> Response<Incoming> {
+        pool.send(request(place), &mut { Via::UNKNOWN }).await.unwrap()
+    }
+
     /// One exchange; tells whether its connection was kept from another.
     async fn exchange(pool: &Pool, place: &str) -> bool {
-        let Answer { response, via } = pool.send(request(place)).await.unwrap();
+        let mut via = Via::UNKNOWN;
+        let response = pool.send(request(place), &mut via).await.unwrap();
         assert_eq!(via.peer.address().unwrap().to_string(), place);
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
         via.is_pooled.unwrap()
@@ -263,7 +276,7 @@ mod tests {
     async fn requests_at_the_same_time_do_not_wait_for_each_other() {
         let pool = Pool::new(&config::Client::default());
         let place = instance(10).await;
-        let first = pool.send(request(&place)).await.unwrap();
+        let first = send(&pool, &place).await;
         // Its body is not read yet, so its connection may be busy; nobody waits for it.
         exchange(&pool, &place).await;
         drop(first);
@@ -274,7 +287,7 @@ mod tests {
         let pool = Pool::new(&config::Client::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let place = listener.local_addr().unwrap().to_string();
-        let mut sent = Box::pin(pool.send(request(&place)));
+        let mut sent = Box::pin(send(&pool, &place));
         let (mut stream, _) = tokio::select! {
             accepted = listener.accept() => accepted.unwrap(),
             _ = &mut sent => unreachable!("nobody answers"),
@@ -303,8 +316,8 @@ mod tests {
                 assert!(length > 0);
                 stream
             };
-            let (answer, stream) = tokio::join!(pool.send(request(&place)), answer);
-            responses.push(answer.unwrap().response);
+            let (response, stream) = tokio::join!(send(&pool, &place), answer);
+            responses.push(response);
             streams.push(stream);
         }
         assert_eq!(count(&pool, &place), 20, "each might be ready in a moment");
@@ -335,8 +348,10 @@ mod tests {
     #[tokio::test]
     async fn a_place_where_nobody_listens_is_no_connection() {
         let pool = Pool::new(&config::Client::default());
-        let error = pool.send(request("127.0.0.1:1")).await.unwrap_err();
+        let mut via = Via::UNKNOWN;
+        let error = pool.send(request("127.0.0.1:1"), &mut via).await.unwrap_err();
         assert!(error.is_connect() && error.is_unanswered());
-        assert!(pool.send(Request::new(Body::empty())).await.unwrap_err().is_connect());
+        assert!(via.peer.address().is_none() && via.is_pooled.is_none());
+        assert!(pool.send(Request::new(Body::empty()), &mut via).await.unwrap_err().is_connect());
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Body,
-    connect::{Answer, HttpClient, SendError, Via},
+    connect::{HttpClient, SendError, Via},
     metrics::Calls,
     telemetry::context,
 };
@@ -97,10 +97,14 @@ async fn attempt(
     request: Request<Body>,
     mut exchange: Option<Recorded>,
 ) -> Result<Response<Body>, Failed> {
-    match http.send(request).await {
-        Ok(Answer { response, via }) => {
+    let mut of_nobody = Via::UNKNOWN;
+    let via = exchange.as_mut().map_or(&mut of_nobody, |exchange| exchange.follower().via());
+    match http.send(request, via).await {
+        Ok(response) => {
             let response = response.map(Body::from);
-            let Some(exchange) = exchange else { return Ok(response) };
+            let Some(mut exchange) = exchange else { return Ok(response) };
+            // The head tells it, so the end need not.
+            let via = std::mem::replace(exchange.follower().via(), Via::UNKNOWN);
             Ok(follow(exchange, response, via))
         }
         Err(error) => {
@@ -268,8 +272,8 @@ mod tests {
     async fn a_failed_attempt_says_where_it_failed() {
         for (answer, end) in [
             (None, "end connect failed 0 0"),
-            (Some(""), "end upstream gone 0 0"),
-            (Some("nonsense\r\n\r\n"), "end upstream gone 0 0"),
+            (Some(""), "end upstream gone 0 0 by a new connection"),
+            (Some("nonsense\r\n\r\n"), "end upstream gone 0 0 by a new connection"),
         ] {
             let journal = Journal::default();
             let place = match answer {
@@ -324,7 +328,7 @@ mod tests {
         let exchange = exchange(&journal);
         let sent = exchange.send("greeter", get(&place), &mut Attempts::default());
         assert!(within(Duration::from_millis(50), sent).await.is_err());
-        assert_eq!(journal.take()[1..], ["end timeout 0 0"]);
+        assert_eq!(journal.take()[1..], ["end timeout 0 0 by a new connection"]);
     }
 
     #[tokio::test]

@@ -22,6 +22,8 @@ pub(super) struct Recorder {
     meter: Option<Meter>,
     hooks: Arc<Hooks>,
     is_connect: bool,
+    /// The connection of an attempt, until its head has told it.
+    via: Via,
 }
 
 /// An exchange that is measured, and that the plugin may record.
@@ -37,19 +39,34 @@ impl Recorder {
     ) -> Recorded {
         let is_connect = method == Method::CONNECT;
         let meter = Some(meter);
-        Exchange::new(Self { plugin, meter, hooks: Arc::clone(hooks), is_connect }, method)
+        let (hooks, via) = (Arc::clone(hooks), Via::UNKNOWN);
+        Exchange::new(Self { plugin, meter, hooks, is_connect, via }, method)
     }
 
     /// What the plugin has answered in place of this.
     fn successor(&self, plugin: ExchangeObject) -> Self {
         let hooks = Arc::clone(&self.hooks);
-        Self { plugin: Some(plugin), meter: None, hooks, is_connect: self.is_connect }
+        let (is_connect, via) = (self.is_connect, Via::UNKNOWN);
+        Self { plugin: Some(plugin), meter: None, hooks, is_connect, via }
     }
 
     /// Runs a hook of the exchange where it is recorded, unless the plugin is stopped.
     fn hook<R>(&mut self, hook: impl FnOnce(&mut ExchangeObject) -> R) -> Option<R> {
         let plugin = self.plugin.as_mut()?;
         self.hooks.call(|| hook(plugin))
+    }
+
+    /// Where the connection of this attempt is to be told.
+    pub(super) const fn via(&mut self) -> &mut Via {
+        &mut self.via
+    }
+
+    /// The end as the plugin is told it.
+    fn told(&self, end: &End) -> End {
+        match self.via {
+            Via { peer, is_pooled: Some(is_pooled) } => end.over(peer).over_pooled(is_pooled),
+            Via { is_pooled: None, .. } => *end,
+        }
     }
 
     pub(super) fn route(&mut self, route: &Arc<str>) {
@@ -105,7 +122,8 @@ impl Follower for Recorder {
         if let Some(mut meter) = self.meter.take() {
             meter.end(end);
         }
-        self.hook(|plugin| plugin.on_end(end));
+        let end = self.told(end);
+        self.hook(|plugin| plugin.on_end(&end));
     }
 }
 
@@ -117,6 +135,7 @@ impl Exchange<Recorder> {
         if let Some(mut meter) = attempt.meter.take() {
             meter.end(&end);
         }
+        let end = attempt.told(&end);
         let whole = attempt.hook(|plugin| plugin.on_retry(&end).into_option()).flatten()?;
         let whole = attempt.successor(whole);
         Some(self.succeeded_by(whole))

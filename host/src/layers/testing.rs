@@ -179,7 +179,13 @@ fn how(end: &End) -> String {
         Outcome::STOPPED => "stopped",
         _ => "unknown",
     };
-    format!("{name} {} {}", end.request_bytes, end.response_bytes)
+    let connection = match end.is_pooled() {
+        Some(_) if end.peer().address().is_none() => " by nothing",
+        Some(true) => " by a pooled connection",
+        Some(false) => " by a new connection",
+        None => "",
+    };
+    format!("{name} {} {}{connection}", end.request_bytes, end.response_bytes)
 }
 
 fn text(value: &[u8]) -> String {

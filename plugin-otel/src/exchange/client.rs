@@ -92,6 +92,12 @@ impl ClientExchange {
         let recording = Recording::begin(tracing, context, record, follow);
         Self { recording, role: Role::Attempt }
     }
+
+    fn set_pooled(&mut self, is_pooled: Option<bool>) {
+        if let Some(is_pooled) = is_pooled {
+            self.recording.set_flag(semconv::EXCHANGE_POOLED_CONNECTION, is_pooled);
+        }
+    }
 }
 
 impl Exchange for ClientExchange {
@@ -100,9 +106,7 @@ impl Exchange for ClientExchange {
             Role::Attempt => {
                 self.recording.respond(head);
                 self.recording.set_connection(head.version(), head.peer());
-                if let Some(is_pooled) = head.is_pooled() {
-                    self.recording.set_flag(semconv::EXCHANGE_POOLED_CONNECTION, is_pooled);
-                }
+                self.set_pooled(head.is_pooled());
             }
             Role::Call => self.recording.judge(head),
         }
@@ -117,7 +121,11 @@ impl Exchange for ClientExchange {
 
     fn on_end(&mut self, end: &End) {
         match self.role {
-            Role::Attempt => self.recording.end(end),
+            Role::Attempt => {
+                self.recording.set_peer(end.peer());
+                self.set_pooled(end.is_pooled());
+                self.recording.end(end);
+            }
             Role::Call => self.recording.finish(end.outcome),
         }
     }
@@ -284,6 +292,25 @@ mod tests {
         assert_eq!(span.name, "call");
         assert_eq!(attribute(span, "error.type"), "upstream_gone");
         assert!(span.parent_span_id.is_empty());
+    }
+
+    #[test]
+    fn an_attempt_that_had_a_connection_and_no_answer_says_where_it_went() {
+        let end = End::new(Outcome::UPSTREAM_GONE, 0, 0);
+        let at = |address: &str| Peer::from(address.parse::<SocketAddr>().unwrap());
+        for (end, wanted) in [
+            (end, ["", "", ""]),
+            (end.over(at("10.0.0.2:8080")).over_pooled(true), ["10.0.0.2", "8080", "true"]),
+            (end.over(at("[2001:db8::1]:80")).over_pooled(false), ["2001:db8::1", "80", "false"]),
+        ] {
+            let bench = Bench::new("always_on");
+            let request = RequestHead::new("GET", "/", &[]);
+            let mut exchange = follow(&bench, &request, &Context::default()).0.unwrap();
+            exchange.on_end(&end);
+            let span = bench.only_span();
+            let keys = ["network.peer.address", "network.peer.port", "exchange.pooled_connection"];
+            assert_eq!(keys.map(|key| attribute(&span, key)), wanted);
+        }
     }
 
     #[test]

@@ -56,6 +56,10 @@ impl Record {
             _ => "",
         };
         self.text_if_any(semconv::NETWORK_PROTOCOL_VERSION, version);
+        self.peer(peer);
+    }
+
+    pub(super) fn peer(&mut self, peer: Peer) {
         if let Some(peer) = peer.address() {
             self.text(semconv::NETWORK_PEER_ADDRESS, &Short::of_address(peer.ip()));
             self.number(semconv::NETWORK_PEER_PORT, peer.port().into());

@@ -101,6 +101,13 @@ impl Recording {
         }
     }
 
+    /// Where a connection leads that brought nothing.
+    pub(super) fn set_peer(&mut self, peer: Peer) {
+        if let Some(record) = &mut self.record {
+            record.peer(peer);
+        }
+    }
+
     pub(super) fn set_flag(&mut self, key: &str, flag: bool) {
         if let Some(record) = &mut self.record {
             record.flag(key, flag);
