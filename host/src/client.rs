@@ -376,8 +376,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let silent = format!("http://{}", listener.local_addr().unwrap());
         let (nonsense, reader) = (instance(1, "nonsense\r\n\r\n").await, instance(120, "").await);
+        let closing = instance(1, "").await;
         let none = config::Client { retries: 0, ..config.clone() };
         for (config, method, body, url, end) in [
+            (&config, "POST", "", &closing, "end upstream gone"),
             (&config, "POST", BODY, &reader, "end upstream gone"),
             (&none, "GET", "", &NOBODY.to_owned(), "end connect failed"),
             (&config, "GET", "", &nonsense, "end upstream gone"),

@@ -220,6 +220,30 @@ async fn the_client_is_who_trusted_proxies_say_it_is() {
         assert_eq!(server.attribute("client.address"), client, "{header:?} by {proxies:?}");
         assert_eq!(server.attribute("network.peer.address"), "127.0.0.1", "{server:#?}");
     }
+    for (proxies, scheme, address) in
+        [(&["127.0.0.0/8"][..], "https", "shop.test"), (&[], "http", "127.0.0.1")]
+    {
+        let (collector, upstream) = (Collector::start().await, Upstream::ready().await);
+        let config = config(&collector, &upstream).set("otel.trusted-proxies", proxies.to_vec());
+        let host = HostProcess::start(config).await;
+        for (name, value) in [
+            ("forwarded", &["for=203.0.113.9;host=shop.test;proto=https"][..]),
+            (
+                "x-forwarded-for x-forwarded-host x-forwarded-proto",
+                &["203.0.113.9", "shop.test", "https"],
+            ),
+        ] {
+            let caller = Traceparent::sampled();
+            let call = host.get("/hello/ada").header("traceparent", &caller);
+            let lines = name.split(' ').zip(value);
+            let call = lines.fold(call, |call, (name, value)| call.header(name, value));
+            assert_eq!(call.send().await.status, 200);
+            let spans = collector.trace(&caller.trace_id, 2).await;
+            let server = of_kind(&spans, SpanKind::Server);
+            let told = (server.attribute("url.scheme"), server.attribute("server.address"));
+            assert_eq!(told, (&json!(scheme), &json!(address)), "{name} by {proxies:?}");
+        }
+    }
 }
 
 async fn the_operators_methods_are_the_known_ones() {
@@ -258,7 +282,9 @@ async fn configured_query_keys_are_redacted_beside_those_of_the_conventions() {
 
 async fn no_secret_of_a_url_is_exported_however_it_is_written() {
     let (collector, upstream) = (Collector::start().await, Upstream::ready().await);
-    let host = HostProcess::start(config(&collector, &upstream)).await;
+    let config = config(&collector, &upstream);
+    let host =
+        HostProcess::start(config.set("otel.capture-request-headers", vec!["referer"])).await;
     let queries = [
         "AWSAccessKeyId=hunter2",
         "Signature=hunter2",
@@ -273,17 +299,26 @@ async fn no_secret_of_a_url_is_exported_however_it_is_written() {
         "a=1&sig=hunter2&b=2",
         "sig==hunter2",
         "sig=a%26hunter2",
+        "next=https%3A%2F%2Fthere%2F%3Fsig%3Dhunter2",
+        "next=https%253A%252F%252Fthere%252F%253Fsig%253Dhunter2",
+        "next=http://me:hunter2@there/",
     ];
-    for query in queries {
-        let referer = format!("http://me:hunter2@there/?{query}");
-        let call = host.get(&format!("/hello/ada?{query}")).header("referer", &referer);
-        assert_eq!(call.send().await.status, 200, "{query}");
+    let paths = ["/hello/http:%2F%2Fme:hunter2@there", "/hello/sig%3Dhunter2"];
+    let queries = queries.map(|query| format!("/hello/ada?{query}"));
+    let targets = || queries.iter().map(String::as_str).chain(paths);
+    for target in targets() {
+        let referer = format!("http://me:hunter2@there{target}");
+        let call = host.get(target).header("referer", &referer);
+        assert_eq!(call.send().await.status, 200, "{target}");
     }
     assert_eq!(host.stop().await.code, 0);
     let spans = collector.spans();
-    assert_eq!(spans.len(), 2 * queries.len());
+    assert_eq!(spans.len(), 2 * targets().count());
     for span in spans {
         assert!(!format!("{span:?}").contains("hunter2"), "{span:#?}");
+        if span.kind == SpanKind::Server {
+            assert!(!span.attribute("http.request.header.referer").is_null(), "{span:#?}");
+        }
     }
 }
 

@@ -225,6 +225,7 @@ async fn spans_carry_what_the_conventions_require() {
             ("server.address", json!("127.0.0.1")),
             ("server.port", json!(upstream_port)),
             ("network.protocol.version", json!("1.1")),
+            ("peer.service", json!("upstream")),
         ],
     );
     for (name, value) in
@@ -295,13 +296,14 @@ async fn a_timeout_is_traced_as_the_response_that_it_becomes() {
     let host = HostProcess::start(config.traced(&collector.grpc_endpoint(), "grpc")).await;
     let caller = Traceparent::sampled();
     assert_eq!(host.get("/hello/ada").header("traceparent", &caller).send().await.status, 504);
-    let is_server =
-        |span: &&Span| span.trace_id == caller.trace_id && span.kind == SpanKind::Server;
-    let spans =
-        collector.wait_for("the SERVER span", |spans| spans.iter().any(|s| is_server(&s))).await;
-    let server = spans.iter().find(is_server).unwrap();
+    let spans = collector.trace(&caller.trace_id, 2).await;
+    let (server, client) = (only(&spans, SpanKind::Server), only(&spans, SpanKind::Client));
     assert_eq!((server.name.as_str(), server.status), ("GET /hello/{name}", 2));
     assert_attributes(server, &[("http.response.status_code", json!(504))]);
+    for span in [server, client] {
+        let reason = [("exchange.end_reason", json!("timeout")), ("error.type", json!("timeout"))];
+        assert_attributes(span, &reason);
+    }
 }
 
 async fn three_hops_through_one_host_are_one_trace() {

@@ -1,6 +1,8 @@
 //! Connections that change their protocol on the way through the host.
 
-use harness::{Config, HostProcess, RawUpstream, Signal, Upstream, exchange, wait::within};
+use harness::{
+    Collector, Config, HostProcess, RawUpstream, Signal, SpanKind, Upstream, exchange, wait::within,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -113,7 +115,9 @@ async fn a_switch_that_nobody_asked_for_is_502() {
 async fn a_stop_waits_for_tunnels_and_cuts_them_in_peace() {
     let upstream = RawUpstream::switching(SWITCHED).await;
     for (drain_timeout, closes) in [("60s", true), ("300ms", false)] {
+        let collector = Collector::start().await;
         let config = config(upstream.url()).set("server.drain-timeout", drain_timeout);
+        let config = config.traced(&collector.grpc_endpoint(), "grpc");
         let host = HostProcess::start(config).await;
         let (mut stream, _) = open(&host).await;
         host.signal(Signal::TERM);
@@ -125,5 +129,9 @@ async fn a_stop_waits_for_tunnels_and_cuts_them_in_peace() {
         let output = host.end().await;
         assert_eq!(output.code, 0, "{drain_timeout}: {output:?}");
         assert_eq!(output.stderr.contains("cutting tunnels"), !closes, "{output:?}");
+        let spans = collector.spans();
+        let tunnel = spans.iter().find(|span| span.kind == SpanKind::Internal).expect("a tunnel");
+        let is_cut = tunnel.attribute("exchange.end_reason") == "stopped";
+        assert_eq!(is_cut, !closes, "{tunnel:#?}");
     }
 }

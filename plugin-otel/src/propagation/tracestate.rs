@@ -125,6 +125,7 @@ mod tests {
             "=1",
             "foo=",
             "Foo=1",
+            "fOO=1",
             "@foo=1",
             "_foo=1",
             "foo =1",
