@@ -72,6 +72,8 @@ async fn a_trace_is_continued_and_arrives_over_grpc() {
     let collector = Collector::start().await;
     assert_one_trace(&collector, &collector.grpc_endpoint(), "grpc").await;
     assert_came_by(&collector, Protocol::Grpc, false);
+    let metadata = &collector.exports()[0].headers;
+    assert_eq!(metadata["content-type"], "application/grpc", "{metadata:?}");
 }
 
 async fn a_trace_is_continued_and_arrives_over_http_protobuf() {
