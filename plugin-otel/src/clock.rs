@@ -1,62 +1,65 @@
 //! The time of spans: wall-clock times that run evenly, so that a child never outlasts its parent.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant, SystemTime},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How long the wall clock is not looked at. A clock that is set, or a machine that slept, shows in
-/// the times of spans after this long at the latest.
-const MOST_AGE: Duration = Duration::from_secs(10);
+use rustix::time::{ClockId, clock_gettime};
+
+/// How many nanoseconds the wall clock is not looked at. A clock that is set, or a machine that slept,
+/// shows in the times of spans after this long at the latest.
+const MOST_AGE: u64 = 10_000_000_000;
 
 /// A monotonic clock that was told the time.
 #[derive(Debug)]
 pub(crate) struct Clock {
-    start: Instant,
-    /// Wall-clock nanoseconds since the Unix epoch when `start` was.
+    /// Wall-clock nanoseconds since the Unix epoch when the monotonic clock began.
     wall: AtomicU64,
-    /// Nanoseconds from `start` until the wall clock was looked at.
+    /// When the wall clock was looked at, by the monotonic one.
     looked: AtomicU64,
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        let clock = Self { start: Instant::now(), wall: 0.into(), looked: 0.into() };
-        clock.look(nanos(clock.start.elapsed()));
+        let clock = Self { wall: 0.into(), looked: 0.into() };
+        clock.look(nanos(ClockId::Monotonic));
         clock
     }
 
     /// Nanoseconds since the Unix epoch.
     pub(crate) fn now(&self) -> u64 {
-        let since = nanos(self.start.elapsed());
-        if since.saturating_sub(self.looked.load(Ordering::Relaxed)) > nanos(MOST_AGE) {
-            self.look(since);
+        let now = nanos(ClockId::Monotonic);
+        if now.saturating_sub(self.looked.load(Ordering::Relaxed)) > MOST_AGE {
+            self.look(now);
         }
-        self.wall.load(Ordering::Relaxed).saturating_add(since)
+        self.wall.load(Ordering::Relaxed).saturating_add(now)
     }
 
     /// Several threads may look at once; they see the same time.
-    fn look(&self, since: u64) {
-        let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.wall.store(nanos(epoch).saturating_sub(since), Ordering::Relaxed);
-        self.looked.store(since, Ordering::Relaxed);
+    fn look(&self, now: u64) {
+        self.wall.store(nanos(ClockId::Realtime).saturating_sub(now), Ordering::Relaxed);
+        self.looked.store(now, Ordering::Relaxed);
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+/// What a clock shows: the same as the standard library's, which counts in two numbers and compares
+/// both.
+fn nanos(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    let (seconds, nanos) = (time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned());
+    seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
     fn it_shows_the_time_and_never_runs_back() {
         let clock = Clock::new();
-        let wall = nanos(SystemTime::UNIX_EPOCH.elapsed().unwrap());
+        let wall = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
         let mut last = clock.now();
-        assert!(last.abs_diff(wall) < nanos(Duration::from_secs(1)));
+        assert!(last.abs_diff(wall) < 1_000_000_000);
         for _ in 0..10_000 {
             let now = clock.now();
             assert!(now >= last);

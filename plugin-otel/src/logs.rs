@@ -6,7 +6,7 @@ use plugin_api::{Level, SpanContext, telemetry::Event};
 
 use crate::{
     otlp::{self, Place},
-    spans::{fields, severity},
+    spans::fields,
 };
 
 /// The tag of `ScopeLogs.log_records`.
@@ -14,6 +14,12 @@ const RECORD: u8 = 0x12;
 
 /// What one record takes at most: without it one line could fill the queue.
 const MOST_BYTES: usize = 32 * 1024;
+
+/// Room before a record for its tag and its length: three bytes of a varint hold more than any is.
+const HEAD: usize = 4;
+
+/// More than the usual record takes.
+const USUAL: usize = 256;
 
 thread_local! {
     /// The bytes of the last record on this thread, whose memory the next one takes.
@@ -26,18 +32,34 @@ pub(crate) fn record(event: &Event<'_>, span: &SpanContext, now: u64, take: impl
     // Where a thread ends there is no kept buffer any more.
     let mut bytes = BYTES.try_with(RefCell::take).unwrap_or_default();
     bytes.clear();
-    otlp::message(&mut bytes, RECORD, |out| write(out, event, span, now));
-    take(&bytes);
+    bytes.extend_from_slice(&[0; HEAD]);
+    write(&mut bytes, event, span, now);
+    let start = head(&mut bytes);
+    take(&bytes[start..]);
     if bytes.capacity() <= MOST_BYTES {
         _ = BYTES.try_with(|kept| kept.replace(bytes));
     }
 }
 
+/// Writes the tag and the length right before the content, which is behind [`HEAD`] bytes; answers
+/// where they begin.
+fn head(bytes: &mut [u8]) -> usize {
+    let mut length = bytes.len() - HEAD;
+    let start = HEAD - 1 - otlp::varint_len(length as u64);
+    bytes[start] = RECORD;
+    for byte in &mut bytes[start + 1..HEAD] {
+        #[expect(clippy::cast_possible_truncation, reason = "seven bits of it are meant")]
+        let low = length as u8 & 0x7f;
+        length >>= 7;
+        *byte = if length > 0 { low | 0x80 } else { low };
+    }
+    start
+}
+
 fn write(out: &mut Vec<u8>, event: &Event<'_>, span: &SpanContext, now: u64) {
-    let level = event.callsite().level();
+    out.reserve(USUAL);
     otlp::fixed64(out, 0x09, now);
-    out.extend_from_slice(&[0x10, number(level)]);
-    otlp::bytes(out, 0x1a, severity(level).as_bytes());
+    out.extend_from_slice(severity(event.callsite().level()));
     let message = event.message();
     let message = &message[..message.floor_char_boundary(MOST_BYTES / 2)];
     if !message.is_empty() {
@@ -51,21 +73,33 @@ fn write(out: &mut Vec<u8>, event: &Event<'_>, span: &SpanContext, now: u64) {
         otlp::number_if_any(out, 0x38, count as u64);
     }
     if span.is_valid() {
-        otlp::fixed32(out, 0x45, span.flags & 0xff);
-        otlp::bytes(out, 0x4a, &span.trace_id);
-        otlp::bytes(out, 0x52, &span.span_id);
+        out.extend_from_slice(&ids(span));
     }
     otlp::fixed64(out, 0x59, now);
 }
 
-/// `SeverityNumber`.
-const fn number(level: Level) -> u8 {
+/// Flags, trace and span: one copy.
+fn ids(span: &SpanContext) -> [u8; 5 + 18 + 10] {
+    let mut out = [0; 33];
+    out[0] = 0x45;
+    out[1..5].copy_from_slice(&(span.flags & 0xff).to_le_bytes());
+    out[5] = 0x4a;
+    out[6] = 16;
+    out[7..23].copy_from_slice(&span.trace_id);
+    out[23] = 0x52;
+    out[24] = 8;
+    out[25..].copy_from_slice(&span.span_id);
+    out
+}
+
+/// `severity_number` and `severity_text`, ready to be sent.
+const fn severity(level: Level) -> &'static [u8] {
     match level {
-        Level::TRACE => 1,
-        Level::DEBUG => 5,
-        Level::WARN => 13,
-        Level::ERROR => 17,
-        _ => 9,
+        Level::TRACE => b"\x10\x01\x1a\x05TRACE",
+        Level::DEBUG => b"\x10\x05\x1a\x05DEBUG",
+        Level::WARN => b"\x10\x0d\x1a\x04WARN",
+        Level::ERROR => b"\x10\x11\x1a\x05ERROR",
+        _ => b"\x10\x09\x1a\x04INFO",
     }
 }
 

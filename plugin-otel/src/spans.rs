@@ -4,7 +4,7 @@
 //! `otel.status_code` and `otel.status_description`. An event of level ERROR makes the status Error; one
 //! that has an `error` and no message is the exception that ended the span.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use plugin_api::{
     Context, Level,
@@ -22,9 +22,51 @@ use crate::{
 /// A span of the host's code; over when it is dropped.
 #[derive(Debug)]
 pub(crate) struct LocalSpan {
-    /// `None` once it is handed over.
-    record: Option<(Record, Follow)>,
+    slot: Slot,
     tracing: Arc<Tracing>,
+}
+
+/// A record that is open, and why it is.
+type Open = (Record, Follow);
+
+/// Where a record is from the beginning to the end of its span: it is large, and a span is moved more
+/// than once on its way across the boundary.
+#[derive(Debug)]
+struct Slot(Option<Box<Option<Open>>>);
+
+/// How many slots a thread keeps for the next spans.
+const MOST_KEPT: usize = 64;
+
+thread_local! {
+    static KEPT: RefCell<Vec<Box<Option<Open>>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Slot {
+    fn holding(open: Open) -> Self {
+        // Where a thread ends nothing is kept any more.
+        let kept = KEPT.try_with(|kept| kept.borrow_mut().pop()).ok().flatten();
+        let mut slot = kept.unwrap_or_default();
+        *slot = Some(open);
+        Self(Some(slot))
+    }
+
+    fn record(&mut self) -> Option<&mut Record> {
+        let (record, _) = self.0.as_mut()?.as_mut().as_mut()?;
+        Some(record)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(mut slot) = self.0.take() else { return };
+        *slot = None;
+        _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() < MOST_KEPT {
+                kept.push(slot);
+            }
+        });
+    }
 }
 
 impl LocalSpan {
@@ -42,32 +84,38 @@ impl LocalSpan {
         let callsite = head.callsite();
         let mut record = Record::begin(Kind::Internal, &context, parent, callsite.name(), now);
         callsite::record(&mut record, callsite);
+        tell(&mut record, head.fields());
         tracing.pipeline.began();
-        let mut span = Self { record: Some((record, follow)), tracing: Arc::clone(tracing) };
-        span.on_record(head.fields());
-        Begun { context, span: Some(span) }
+        let slot = Slot::holding((record, follow));
+        Begun { context, span: Some(Self { slot, tracing: Arc::clone(tracing) }) }
+    }
+}
+
+/// Fields got their values.
+fn tell(record: &mut Record, fields: &[Field<'_>]) {
+    for field in fields {
+        match (field.key(), field.value()) {
+            ("otel.name", Value::Text(name)) => record.rename(&[name]),
+            ("otel.kind", Value::Text(kind)) => set_kind(record, kind),
+            ("otel.status_code", Value::Text(code)) => set_status(record, code),
+            ("otel.status_message" | "otel.status_description", Value::Text(message)) => {
+                record.is_error = true;
+                message.clone_into(&mut record.status_message);
+            }
+            (key, value) => attribute(record, key, value),
+        }
     }
 }
 
 impl Span for LocalSpan {
     fn on_record(&mut self, fields: &[Field<'_>]) {
-        let Some((record, _)) = &mut self.record else { return };
-        for field in fields {
-            match (field.key(), field.value()) {
-                ("otel.name", Value::Text(name)) => record.rename(&[name]),
-                ("otel.kind", Value::Text(kind)) => set_kind(record, kind),
-                ("otel.status_code", Value::Text(code)) => set_status(record, code),
-                ("otel.status_message" | "otel.status_description", Value::Text(message)) => {
-                    record.is_error = true;
-                    message.clone_into(&mut record.status_message);
-                }
-                (key, value) => attribute(record, key, value),
-            }
+        if let Some(record) = self.slot.record() {
+            tell(record, fields);
         }
     }
 
     fn on_event(&mut self, event: &Event<'_>) {
-        let Some((record, _)) = &mut self.record else { return };
+        let Some(record) = self.slot.record() else { return };
         let level = event.callsite().level();
         record.is_error |= level == Level::ERROR && !record.is_ok;
         let exception = exception(event);
@@ -98,7 +146,7 @@ impl Span for LocalSpan {
     }
 
     fn on_follows_from(&mut self, context: &Context) {
-        if let Some((record, _)) = &mut self.record {
+        if let Some(record) = self.slot.record() {
             let (span, tracestate) = (context.span(), context.tracestate());
             record.link(&Link { span, tracestate, is_remote: false }, &[]);
         }
@@ -107,21 +155,21 @@ impl Span for LocalSpan {
 
 impl Drop for LocalSpan {
     fn drop(&mut self) {
-        let Some((record, follow)) = &mut self.record else { return };
+        let Some(open) = &mut self.slot.0 else { return };
+        let Some((record, follow)) = &mut **open else { return };
         // The wall clock may be set meanwhile, and a span must not end before it starts.
         record.end = self.tracing.clock.now().max(record.start);
-        // A record is large: the usual one is handed over where it is.
         if let Follow::Sampled = follow {
             self.tracing.pipeline.ended();
             self.tracing.pipeline.finish(record);
-        } else if let Some((record, follow)) = self.record.take() {
+        } else if let Some((record, follow)) = open.take() {
             self.tracing.finish(record, follow);
         }
     }
 }
 
 /// The name of a level, as OpenTelemetry and `tracing` both have it.
-pub(crate) const fn severity(level: Level) -> &'static str {
+const fn severity(level: Level) -> &'static str {
     match level {
         Level::TRACE => "TRACE",
         Level::DEBUG => "DEBUG",

@@ -43,18 +43,21 @@ impl Spliced {
             return metadata.level() <= &self.spans;
         }
         // An event that is too slight for the log may still be one of its span.
-        *metadata.level() <= self.events.get().max(self.spans) && metadata.target() != PLUGIN_TARGET
+        let (is_line, is_of_a_span) = self.wants_event(metadata);
+        is_line || is_of_a_span
     }
 
     /// Whether an event like this is a line of the log, and whether it is told to its span.
     pub(super) fn wants_event(&self, metadata: &Metadata<'_>) -> (bool, bool) {
-        (*metadata.level() <= self.events.get(), metadata.level() <= &self.spans)
+        let is_told = metadata.target() != PLUGIN_TARGET;
+        let level = metadata.level();
+        (is_told && *level <= self.events.get(), is_told && level <= &self.spans)
     }
 }
 
-/// The least serious events that are wanted, as the place of the level among all: it may change
-/// while many threads look.
-struct Threshold(AtomicUsize);
+/// The least serious of what is wanted, as the place of the level among all: it may change while many
+/// threads look.
+pub(super) struct Threshold(AtomicUsize);
 
 const LEVELS: [LevelFilter; 6] = [
     LevelFilter::OFF,
@@ -66,19 +69,18 @@ const LEVELS: [LevelFilter; 6] = [
 ];
 
 impl Threshold {
-    fn of(plugin: &TelemetryObject) -> Self {
+    pub(super) fn new(level: LevelFilter) -> Self {
         let threshold = Self(AtomicUsize::new(0));
-        threshold.ask(plugin);
+        threshold.set(level);
         threshold
     }
 
-    fn ask(&self, plugin: &TelemetryObject) {
-        let wanted = filter(plugin.event_level().into_option());
-        let place = LEVELS.iter().position(|level| *level == wanted);
+    pub(super) fn set(&self, level: LevelFilter) {
+        let place = LEVELS.iter().position(|one| *one == level);
         self.0.store(place.unwrap_or_default(), Ordering::Relaxed);
     }
 
-    fn get(&self) -> LevelFilter {
+    pub(super) fn get(&self) -> LevelFilter {
         LEVELS.get(self.0.load(Ordering::Relaxed)).copied().unwrap_or(LevelFilter::OFF)
     }
 }
@@ -92,7 +94,7 @@ impl Bridge {
     pub(crate) fn splice(&self, plugin: TelemetryObject) {
         let spans = filter(plugin.span_level().into_option());
         let unsampled = plugin.unsampled();
-        let events = Threshold::of(&plugin);
+        let events = Threshold::new(filter(plugin.event_level().into_option()));
         if self.spliced.set(Spliced { plugin, spans, unsampled, events }).is_ok() {
             tracing::callsite::rebuild_interest_cache();
         }
@@ -101,7 +103,7 @@ impl Bridge {
     /// The plugin may want other events from now on.
     pub(crate) fn refresh(&self) {
         if let Some(Spliced { plugin, events, .. }) = self.spliced() {
-            events.ask(plugin);
+            events.set(filter(plugin.event_level().into_option()));
             tracing::callsite::rebuild_interest_cache();
         }
     }

@@ -112,7 +112,7 @@ where
 /// What the current thread logs, for tests.
 #[cfg(test)]
 pub(crate) struct Captured {
-    lines: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
+    lines: Sink,
     _scope: tracing::subscriber::DefaultGuard,
 }
 
@@ -120,9 +120,8 @@ pub(crate) struct Captured {
 impl Captured {
     /// Captures the lines that are written on this thread from now on.
     pub(crate) fn start(format: LogFormat) -> Self {
-        let lines = std::sync::Arc::<std::sync::Mutex<Vec<u8>>>::default();
-        let sink = std::sync::Arc::clone(&lines);
-        let layer = self::lines(format, move || Sink(std::sync::Arc::clone(&sink)));
+        let lines = Sink::default();
+        let layer = self::lines(format, lines.writer());
         let layer = layer.with_filter(Log::default().level.build());
         let subscriber = subscriber(layer, &bridge::BRIDGE);
         Self { lines, _scope: tracing::subscriber::set_default(subscriber) }
@@ -130,12 +129,26 @@ impl Captured {
 
     /// The lines up to now.
     pub(crate) fn take(&self) -> String {
-        String::from_utf8(std::mem::take(&mut *self.lines.lock().unwrap())).unwrap()
+        self.lines.take()
     }
 }
 
+/// Where lines go in tests.
 #[cfg(test)]
-struct Sink(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+#[derive(Clone, Default)]
+pub(super) struct Sink(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl Sink {
+    pub(super) fn writer(&self) -> impl Fn() -> Self + Send + Sync + 'static {
+        let sink = self.clone();
+        move || sink.clone()
+    }
+
+    pub(super) fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+}
 
 #[cfg(test)]
 impl io::Write for Sink {

@@ -47,7 +47,10 @@
 pub(crate) mod bridge;
 pub mod context;
 mod fields;
+mod known;
 pub(crate) mod log;
+#[cfg(test)]
+mod plain;
 mod recorder;
 mod tap;
 #[cfg(test)]

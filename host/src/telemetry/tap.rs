@@ -15,12 +15,12 @@ use tracing::{
     subscriber::Interest,
 };
 use tracing_core::span::Current;
-use tracing_subscriber::registry::LookupSpan;
 
 use super::{
-    bridge::{Bridge, Spliced},
+    bridge::{Bridge, Spliced, Threshold},
     context::{self, enter_span, exit_span},
     fields::collect,
+    known::{Known, Spans},
     recorder::Recorder,
 };
 
@@ -28,37 +28,31 @@ use super::{
 pub(super) struct Tap<S> {
     inner: S,
     bridge: &'static Bridge,
+    spans: Spans,
+    /// The least serious events that `inner` may want.
+    lines: Threshold,
 }
 
-/// A span that the plugin knows, among the extensions of the registry's.
-#[derive(Clone)]
-struct Known {
-    /// The context inside of it.
-    context: Context,
-    /// `None` where the span is not recorded.
-    recorder: Option<Recorder>,
-}
-
-impl<S> Tap<S>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-{
-    pub(super) const fn new(inner: S, bridge: &'static Bridge) -> Self {
-        Self { inner, bridge }
+impl<S: Subscriber> Tap<S> {
+    pub(super) fn new(inner: S, bridge: &'static Bridge) -> Self {
+        let lines = Threshold::new(inner.max_level_hint().unwrap_or(LevelFilter::TRACE));
+        Self { inner, bridge, spans: Spans::default(), lines }
     }
 
-    fn known(&self, id: &Id) -> Option<Known> {
-        self.inner.span(id)?.extensions().get().cloned()
+    /// Whether `inner` wants no event like this: it need not even be asked. With a line that it was
+    /// asked for and is not told it would refuse the next one.
+    fn is_slight(&self, metadata: &Metadata<'_>) -> bool {
+        !metadata.is_span() && *metadata.level() > self.lines.get()
     }
 
     /// What records this span, while something listens.
     fn recorder(&self, id: &Id) -> Option<Recorder> {
-        self.bridge.spliced().and_then(|_| self.known(id)?.recorder)
+        self.bridge.spliced().and_then(|_| self.spans.get(id)?.recorder)
     }
 
     /// Where what has this parent is, if it is told: the context and what records it.
     fn place(&self, parent: Option<&Id>, is_contextual: bool) -> (Context, Option<Recorder>) {
-        match parent.and_then(|id| self.known(id)) {
+        match parent.and_then(|id| self.spans.get(id)) {
             Some(Known { context, recorder }) => (context, recorder),
             // The plugin may not know the span, nor those around it.
             None => context::inside(is_contextual),
@@ -79,14 +73,15 @@ where
             |_, fields| spliced.plugin.on_span(&SpanHead::new(callsite, fields), &parent),
         );
         let recorder = span.into_option().map(|span| Recorder::new(span, around));
-        if let Some(span) = self.inner.span(id) {
-            span.extensions_mut().insert(Known { context, recorder });
-        }
+        self.spans.insert(id, Known { context, recorder });
     }
 
     fn tell(&self, spliced: &Spliced, event: &tracing::Event<'_>) {
         let metadata = event.metadata();
         let (is_line, is_of_a_span) = spliced.wants_event(metadata);
+        if !is_line && !is_of_a_span {
+            return;
+        }
         let (context, recorder) = self.place(event.parent(), is_of_a_span && event.is_contextual());
         let recorder = recorder.filter(|_| is_of_a_span);
         if !is_line && recorder.is_none() {
@@ -108,10 +103,7 @@ where
     }
 }
 
-impl<S> Subscriber for Tap<S>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-{
+impl<S: Subscriber> Subscriber for Tap<S> {
     fn on_register_dispatch(&self, dispatch: &Dispatch) {
         self.inner.on_register_dispatch(dispatch);
     }
@@ -121,20 +113,27 @@ where
         if interest.is_always() || !self.bridge.wants(metadata) {
             return interest;
         }
+        if self.is_slight(metadata) {
+            return Interest::always();
+        }
         // The subscriber's own filters are asked each time: they remember what they said.
         Interest::sometimes()
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.inner.enabled(metadata) || self.bridge.wants(metadata)
+        !self.is_slight(metadata) && self.inner.enabled(metadata) || self.bridge.wants(metadata)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        self.inner.max_level_hint().map(|inner| inner.max(self.bridge.most()))
+        // It is asked for whenever it may have changed.
+        let lines = self.inner.max_level_hint();
+        self.lines.set(lines.unwrap_or(LevelFilter::TRACE));
+        lines.map(|lines| lines.max(self.bridge.most()))
     }
 
     fn event_enabled(&self, event: &tracing::Event<'_>) -> bool {
-        self.inner.event_enabled(event) || self.bridge.wants(event.metadata())
+        let metadata = event.metadata();
+        !self.is_slight(metadata) && self.inner.event_enabled(event) || self.bridge.wants(metadata)
     }
 
     fn new_span(&self, attributes: &Attributes<'_>) -> Id {
@@ -160,17 +159,20 @@ where
     fn record_follows_from(&self, id: &Id, follows: &Id) {
         self.inner.record_follows_from(id, follows);
         if let Some(recorder) = self.recorder(id)
-            && let Some(cause) = self.known(follows)
+            && let Some(cause) = self.spans.get(follows)
         {
             recorder.tell(|span| span.on_follows_from(&cause.context));
         }
     }
 
     fn event(&self, event: &tracing::Event<'_>) {
-        self.inner.event(event);
-        if let Some(spliced) = self.bridge.spliced()
-            && spliced.wants(event.metadata())
-        {
+        if !self.bridge.is_awake() {
+            return self.inner.event(event);
+        }
+        if !self.is_slight(event.metadata()) {
+            self.inner.event(event);
+        }
+        if let Some(spliced) = self.bridge.spliced() {
             self.tell(spliced, event);
         }
     }
@@ -178,7 +180,7 @@ where
     fn enter(&self, id: &Id) {
         self.inner.enter(id);
         if self.bridge.is_awake()
-            && let Some(known) = self.known(id)
+            && let Some(known) = self.spans.get(id)
         {
             enter_span(id.into_u64(), known.context, known.recorder);
         }
@@ -195,9 +197,13 @@ where
         self.inner.clone_span(id)
     }
 
-    // With the last handle the registry drops what is known of the span: it ends then.
     fn try_close(&self, id: Id) -> bool {
-        self.inner.try_close(id)
+        let is_closed = self.inner.try_close(id.clone());
+        if is_closed && self.bridge.is_awake() {
+            // With what is known of it, it ends.
+            drop(self.spans.remove(&id));
+        }
+        is_closed
     }
 
     fn current_span(&self) -> Current {

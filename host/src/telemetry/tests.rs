@@ -21,6 +21,7 @@ use tracing_subscriber::{Layer as _, Registry, filter::LevelFilter, layer::Subsc
 use super::{
     bridge::{Bridge, PLUGIN_TARGET},
     context::{self, Current, FnOnceExt as _, FutureExt as _},
+    log::Sink,
     tap::Tap,
 };
 use crate::metrics::testing::allocations;
@@ -276,6 +277,25 @@ fn a_million_lines_below_the_level_are_not_shown_do_not_cross_and_allocate_nothi
     info_span!("recorded").in_scope(|| tracing::info!(costly = %Costly(&shown), "an event of it"));
     assert_eq!(shown.get(), 1);
     assert_eq!(journal.lines().len(), 3);
+}
+
+#[test]
+fn a_line_that_only_the_plugin_wants_takes_none_of_the_log_with_it() {
+    let (journal, bridge) = (Journal::default(), new_bridge());
+    let written = Sink::default();
+    let lines = tracing_subscriber::fmt::layer().with_writer(written.writer());
+    let lines = Registry::default().with(lines.with_filter(LevelFilter::ERROR));
+    let _guard = tracing::subscriber::set_default(Tap::new(lines, bridge));
+    bridge.splice(telemetry_object(journal.clone()));
+    for _ in 0..2 {
+        tracing::warn!("slight");
+        assert!(tracing::enabled!(tracing::Level::WARN));
+        tracing::error!("grave");
+    }
+    let written = written.take();
+    assert_eq!((written.matches("grave").count(), written.matches("slight").count()), (2, 0));
+    let told = ["line in 0: slight", "line in 0: grave"];
+    assert_eq!(journal.lines(), [told, told].concat());
 }
 
 #[test]

@@ -17,12 +17,8 @@ const SPAN: u8 = 0x12;
 /// Everything in a `Span` that has a fixed size and that every span has.
 const FIXED: usize = 18 + 10 + 2 + 9 + 9 + 6;
 
-/// How long a record is in bytes, tag and length included.
-pub(super) fn record_len(record: &Record) -> usize {
-    otlp::field_len(content_len(record))
-}
-
-fn content_len(record: &Record) -> usize {
+/// How long a record is in bytes, without its tag and its length.
+pub(super) fn content_len(record: &Record) -> usize {
     let parent = if record.parent_span_id == [0; 8] { 0 } else { 10 };
     let name = record.name().map_or(0, |name| otlp::field_len(name.len()));
     let status = otlp::field_len(status_len(record));
@@ -47,9 +43,8 @@ fn status_len(record: &Record) -> usize {
     code + if message == 0 { 0 } else { otlp::field_len(message) }
 }
 
-/// Writes a record: [`record_len`] bytes.
-pub(super) fn record(record: &Record, out: &mut Vec<u8>) {
-    let content = content_len(record);
+/// Writes a record with its tag and its length, which is `content`.
+pub(super) fn record(record: &Record, content: usize, out: &mut Vec<u8>) {
     out.reserve(otlp::field_len(content));
     otlp::head(out, SPAN, content);
     out.extend_from_slice(&fixed(record));
@@ -254,8 +249,9 @@ mod tests {
 
     fn read_record(written: &Record) -> Span {
         let mut bytes = Vec::new();
-        record(written, &mut bytes);
-        assert_eq!(bytes.len(), record_len(written));
+        let content = content_len(written);
+        record(written, content, &mut bytes);
+        assert_eq!(bytes.len(), otlp::field_len(content));
         read(&bytes)
     }
 

@@ -59,7 +59,7 @@ use self::{
     worker::Worker,
 };
 pub(crate) use self::{health::Export as ExportState, transport::Transport};
-use crate::{config::Destination, record::Record, signal::Signal};
+use crate::{config::Destination, otlp, record::Record, signal::Signal};
 
 /// The way of finished spans to the exporter. Shared by all who make spans.
 #[derive(Debug)]
@@ -183,9 +183,9 @@ impl Pipeline {
     /// Takes a span that is over. Never blocks; drops and counts it when there is no room.
     pub(crate) fn finish(&self, record: &Record) {
         let Shared { buffers, queue, .. } = &*self.shared;
-        let length = encode::record_len(record);
-        let write = |out: &mut Vec<u8>| encode::record(record, out);
-        self.shared.pushed(buffers.push(queue, Scope::Own, length, write));
+        let content = encode::content_len(record);
+        let write = |out: &mut Vec<u8>| encode::record(record, content, out);
+        self.shared.pushed(buffers.push(queue, Scope::Own, otlp::field_len(content), write));
     }
 
     /// Takes an item of this part of the host, as it will be sent, in the same way.

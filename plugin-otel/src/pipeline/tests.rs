@@ -99,7 +99,7 @@ fn a_full_queue_drops_the_newest_and_says_so_once() {
 #[test]
 fn a_queue_is_full_when_its_bytes_are_used_up() {
     let journal = Journal::default();
-    let length = encode::record_len(&record());
+    let length = otlp::field_len(encode::content_len(&record()));
     let config = with(unhurried(100, 50), |traces| traces.max_queue_bytes = 5 * length);
     let (pipeline, exporter) = pipeline(&config, &journal);
     finish(&pipeline, 7);
