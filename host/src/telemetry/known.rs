@@ -57,7 +57,6 @@ impl Spans {
     fn shard(&self, id: &Id) -> MutexGuard<'_, HashMap<u64, Known, FxBuildHasher>> {
         // The low bits count the spans of a thread, those above tell the threads apart.
         let spread = id.into_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        #[expect(clippy::cast_possible_truncation, reason = "six bits are left")]
         let shard = &self.0[(spread >> 58) as usize];
         // No code that holds the lock can panic half-way, so a poisoned value is a good one.
         shard.0.lock().unwrap_or_else(PoisonError::into_inner)
