@@ -37,7 +37,7 @@ struct Slot(Option<Box<Option<Open>>>);
 /// How many slots a thread keeps for the next spans.
 const MOST_KEPT: usize = 64;
 
-#[expect(clippy::vec_box, reason = "a slot goes from here to its span and back, and is not copied")]
+/// Boxed, because a slot goes from here to its span and back and is not copied.
 type Slots = Vec<Box<Option<Open>>>;
 
 thread_local! {
