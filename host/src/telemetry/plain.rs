@@ -98,7 +98,7 @@ fn spans() {
         info!(parent: None, "of none");
         info_span!(parent: None, "alone").in_scope(|| info!("alone"));
         drop(entered);
-        info_span!(parent: &inner, "child").in_scope(|| events());
+        info_span!(parent: &inner, "child").in_scope(events);
         tracing::Span::current().record("late", "again");
         info!("in one again");
     });
