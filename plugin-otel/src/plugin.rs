@@ -163,9 +163,13 @@ impl Running {
         let own = logs.iter().fold(own, |own, logs| own.with_logs(&config.logs, logs));
         let every = config.metric_interval;
         let every = every.filter(|_| config.metrics.exporter != config::Exporter::None);
+        let collections = every.map(|_| start(Signal::Metrics, &config.metrics)).transpose()?;
+        let own = collections
+            .iter()
+            .fold(own, |own, collections| own.with_metrics(&config.metrics, collections));
         let metrics = every
-            .map(|every| {
-                let pipeline = start(Signal::Metrics, &config.metrics)?;
+            .zip(collections)
+            .map(|(every, pipeline)| {
                 Reader::start(host.clone(), own.clone(), pipeline, every, config.exemplars)
                     .map_err(|error| failed(format_args!("no thread for metrics: {error}")))
             })

@@ -210,6 +210,8 @@ async fn metrics_arrive_over_every_protocol() {
             ("host.discovery.instances", MetricKind::Gauge),
             ("otel.sdk.span.started", MetricKind::Counter),
             ("otel.sdk.exporter.span.exported", MetricKind::Counter),
+            ("otel.sdk.exporter.metric_data_point.exported", MetricKind::Counter),
+            ("otel.sdk.exporter.metric_data_point.inflight", MetricKind::UpDownCounter),
         ] {
             assert_eq!(collector.metric(name, |point| point.name == name).await.kind, kind);
         }

@@ -20,24 +20,26 @@ const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
 pub(super) struct Encoder {
     now: u64,
     exemplars: bool,
+    points: usize,
     bytes: Vec<u8>,
 }
 
 impl Encoder {
     /// A collection of this moment, in nanoseconds since 1970, with or without exemplars.
     pub(super) const fn new(now: u64, exemplars: bool) -> Self {
-        Self { now, exemplars, bytes: Vec::new() }
+        Self { now, exemplars, points: 0, bytes: Vec::new() }
     }
 
     /// Adds a metric; one of a kind that nobody knows yet is left out.
     pub(super) fn add(&mut self, metric: &metrics::Metric<'_>) {
-        let Some(metric) = self.metric(metric) else { return };
-        otlp::bytes(&mut self.bytes, METRICS, &metric.encode_to_vec());
+        let Some(encoded) = self.metric(metric) else { return };
+        self.points += metric.points().len();
+        otlp::bytes(&mut self.bytes, METRICS, &encoded.encode_to_vec());
     }
 
-    /// The whole collection.
-    pub(super) fn finish(self) -> Vec<u8> {
-        self.bytes
+    /// The whole collection, and how many data points it has.
+    pub(super) fn finish(self) -> (usize, Vec<u8>) {
+        (self.points, self.bytes)
     }
 
     fn metric(&self, metric: &metrics::Metric<'_>) -> Option<Metric> {
@@ -130,7 +132,16 @@ mod tests {
     use super::*;
 
     fn decoded(encoder: Encoder) -> Vec<Metric> {
-        ScopeMetrics::decode(&*encoder.finish()).unwrap().metrics
+        let (points, bytes) = encoder.finish();
+        let metrics = ScopeMetrics::decode(&*bytes).unwrap().metrics;
+        let each = metrics.iter().map(|metric| match metric.data.as_ref().unwrap() {
+            metric::Data::Sum(sum) => sum.data_points.len(),
+            metric::Data::Gauge(gauge) => gauge.data_points.len(),
+            metric::Data::Histogram(histogram) => histogram.data_points.len(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(each.sum::<usize>(), points);
+        metrics
     }
 
     #[test]

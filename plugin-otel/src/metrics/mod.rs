@@ -99,7 +99,8 @@ impl Sources {
         let mut encoder = Encoder::new(Clock::new().now(), self.exemplars);
         self.host.metrics(&mut |metric| encoder.add(metric));
         self.own.visit(&mut |metric| encoder.add(metric));
-        self.pipeline.finish_encoded(encoder.finish());
+        let (points, collection) = encoder.finish();
+        self.pipeline.finish_encoded(points, collection);
         self.pipeline.export_now();
     }
 }

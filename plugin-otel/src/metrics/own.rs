@@ -13,10 +13,12 @@ use crate::{
 
 const SPANS: Names = Names {
     unit: "{span}",
-    processor: ("batching_span_processor", "batching_span_processor/0"),
-    queue_size: "otel.sdk.processor.span.queue.size",
-    queue_capacity: "otel.sdk.processor.span.queue.capacity",
-    processed: "otel.sdk.processor.span.processed",
+    processor: Some(Processor {
+        component: ("batching_span_processor", "batching_span_processor/0"),
+        queue_size: "otel.sdk.processor.span.queue.size",
+        queue_capacity: "otel.sdk.processor.span.queue.capacity",
+        processed: "otel.sdk.processor.span.processed",
+    }),
     inflight: "otel.sdk.exporter.span.inflight",
     exported: "otel.sdk.exporter.span.exported",
     exporters: [
@@ -29,10 +31,12 @@ const SPANS: Names = Names {
 
 const LOGS: Names = Names {
     unit: "{log_record}",
-    processor: ("batching_log_processor", "batching_log_processor/0"),
-    queue_size: "otel.sdk.processor.log.queue.size",
-    queue_capacity: "otel.sdk.processor.log.queue.capacity",
-    processed: "otel.sdk.processor.log.processed",
+    processor: Some(Processor {
+        component: ("batching_log_processor", "batching_log_processor/0"),
+        queue_size: "otel.sdk.processor.log.queue.size",
+        queue_capacity: "otel.sdk.processor.log.queue.capacity",
+        processed: "otel.sdk.processor.log.processed",
+    }),
     inflight: "otel.sdk.exporter.log.inflight",
     exported: "otel.sdk.exporter.log.exported",
     exporters: [
@@ -43,19 +47,39 @@ const LOGS: Names = Names {
     ],
 };
 
+const METRICS: Names = Names {
+    unit: "{data_point}",
+    processor: None,
+    inflight: "otel.sdk.exporter.metric_data_point.inflight",
+    exported: "otel.sdk.exporter.metric_data_point.exported",
+    exporters: [
+        ("otlp_grpc_metric_exporter", "otlp_grpc_metric_exporter/0"),
+        ("otlp_http_metric_exporter", "otlp_http_metric_exporter/0"),
+        ("otlp_http_json_metric_exporter", "otlp_http_json_metric_exporter/0"),
+        ("console_metric_exporter", "console_metric_exporter/0"),
+    ],
+};
+
 /// The names of one signal.
 #[derive(Debug)]
 struct Names {
     unit: &'static str,
-    /// Type and name.
-    processor: (&'static str, &'static str),
-    queue_size: &'static str,
-    queue_capacity: &'static str,
-    processed: &'static str,
+    /// `None` for metrics, which a reader collects.
+    processor: Option<Processor>,
     inflight: &'static str,
     exported: &'static str,
     /// Type and name, over gRPC, in protobuf and in JSON over HTTP, and on the console.
     exporters: [(&'static str, &'static str); 4],
+}
+
+/// The names of what puts items in a queue.
+#[derive(Debug)]
+struct Processor {
+    /// Type and name.
+    component: (&'static str, &'static str),
+    queue_size: &'static str,
+    queue_capacity: &'static str,
+    processed: &'static str,
 }
 
 /// The pipelines that are counted.
@@ -64,7 +88,7 @@ pub(crate) struct Own {
     /// In nanoseconds since 1970.
     start: u64,
     spans: Counted,
-    logs: Option<Counted>,
+    others: Vec<Counted>,
 }
 
 #[derive(Clone, Debug)]
@@ -90,12 +114,20 @@ impl Counted {
 impl Own {
     /// The counters of spans, which go there.
     pub(crate) fn new(to: &Destination, spans: &Arc<Pipeline>) -> Self {
-        Self { start: Clock::new().now(), spans: Counted::new(&SPANS, to, spans), logs: None }
+        let spans = Counted::new(&SPANS, to, spans);
+        Self { start: Clock::new().now(), spans, others: Vec::new() }
     }
 
     /// The same with those of log records.
-    pub(crate) fn with_logs(self, to: &Destination, logs: &Arc<Pipeline>) -> Self {
-        Self { logs: Some(Counted::new(&LOGS, to, logs)), ..self }
+    pub(crate) fn with_logs(mut self, to: &Destination, logs: &Arc<Pipeline>) -> Self {
+        self.others.push(Counted::new(&LOGS, to, logs));
+        self
+    }
+
+    /// The same with those of metrics.
+    pub(crate) fn with_metrics(mut self, to: &Destination, metrics: &Arc<Pipeline>) -> Self {
+        self.others.push(Counted::new(&METRICS, to, metrics));
+        self
     }
 
     /// Shows them.
@@ -105,10 +137,10 @@ impl Own {
         spans(&counts, &mut since);
         processor(&self.spans, &counts, &mut since);
         exporter(&self.spans, &counts, &mut since);
-        if let Some(logs) = &self.logs {
-            let counts = logs.pipeline.counts();
-            processor(logs, &counts, &mut since);
-            exporter(logs, &counts, &mut since);
+        for other in &self.others {
+            let counts = other.pipeline.counts();
+            processor(other, &counts, &mut since);
+            exporter(other, &counts, &mut since);
         }
     }
 }
@@ -131,29 +163,33 @@ fn spans(counts: &Counts, visit: Visit<'_>) {
 
 fn processor(counted: &Counted, counts: &Counts, visit: Visit<'_>) {
     let Counted { names, pipeline, .. } = counted;
-    let component = component(names.processor);
+    let Some(processor) = &names.processor else { return };
+    let component = component(processor.component);
     let full = [component[0], component[1], Attribute::text(ERROR_TYPE, "queue_full")];
     let mut show = |kind, name, description, points: &[Point<'_>]| {
         visit(&Metric::new(kind, name, names.unit, description).with_points(points));
     };
     let waiting = point(&component, counts.queued.saturating_sub(counts.inflight));
     let up_down = MetricKind::UP_DOWN_COUNTER;
-    show(up_down, names.queue_size, "How many wait to be exported.", &[waiting]);
+    show(up_down, processor.queue_size, "How many wait to be exported.", &[waiting]);
     let most = point(&component, pipeline.capacity() as u64);
-    show(up_down, names.queue_capacity, "How many may wait, those on their way included.", &[most]);
+    let description = "How many may wait, those on their way included.";
+    show(up_down, processor.queue_capacity, description, &[most]);
     let failed = counts.dropped.saturating_sub(counts.refused);
     let processed = [point(&component, counts.exported + failed), point(&full, counts.refused)];
     let description = "How many the exporter was given, or the queue had no room for.";
-    show(MetricKind::COUNTER, names.processed, description, &processed);
+    show(MetricKind::COUNTER, processor.processed, description, &processed);
 }
 
 fn exporter(counted: &Counted, counts: &Counts, visit: Visit<'_>) {
     let Counted { names, exporter, .. } = counted;
     let component = component(*exporter);
-    let failed = [component[0], component[1], Attribute::text(ERROR_TYPE, "_OTHER")];
+    let [rejected, failed] = ["rejected", "_OTHER"]
+        .map(|error| [component[0], component[1], Attribute::text(ERROR_TYPE, error)]);
     let exported = [
-        point(&component, counts.exported),
-        point(&failed, counts.dropped.saturating_sub(counts.refused)),
+        point(&component, counts.units.taken),
+        point(&rejected, counts.units.rejected),
+        point(&failed, counts.units.failed),
     ];
     let mut show = |kind, name, description, points: &[Point<'_>]| {
         visit(&Metric::new(kind, name, names.unit, description).with_points(points));
@@ -161,7 +197,7 @@ fn exporter(counted: &Counted, counts: &Counts, visit: Visit<'_>) {
     let description = "How many have been exported, or given up after all attempts.";
     show(MetricKind::COUNTER, names.exported, description, &exported);
     let description = "How many are on their way, attempts that follow included.";
-    let inflight = [point(&component, counts.inflight)];
+    let inflight = [point(&component, counts.units.inflight)];
     show(MetricKind::UP_DOWN_COUNTER, names.inflight, description, &inflight);
 }
 
@@ -180,7 +216,7 @@ mod tests {
     use plugin_api::metrics::AttributeValue;
 
     use super::*;
-    use crate::testing::{Journal, PATIENCE, config, pipeline};
+    use crate::testing::{Journal, Order, PATIENCE, config, pipeline};
 
     /// Values by name and the last attribute, which are told apart by it.
     fn values(own: &Own) -> BTreeMap<String, f64> {
@@ -204,12 +240,13 @@ mod tests {
         pipeline.started(true);
         pipeline.started(false);
         pipeline.began();
-        pipeline.finish_encoded(Vec::new());
+        pipeline.finish_encoded(1, Vec::new());
         pipeline.flush(PATIENCE).unwrap();
-        pipeline.finish_encoded(vec![0; 16]);
+        pipeline.finish_encoded(1, vec![0; 16]);
         let wanted = [
             ("otel.sdk.exporter.span.exported _OTHER", 0.0),
             ("otel.sdk.exporter.span.exported otlp_grpc_span_exporter/0", 1.0),
+            ("otel.sdk.exporter.span.exported rejected", 0.0),
             ("otel.sdk.exporter.span.inflight otlp_grpc_span_exporter/0", 0.0),
             ("otel.sdk.processor.span.processed batching_span_processor/0", 1.0),
             ("otel.sdk.processor.span.processed queue_full", 0.0),
@@ -225,5 +262,34 @@ mod tests {
         let with_logs = values(&own.with_logs(&config.logs, &pipeline));
         assert_eq!(with_logs["otel.sdk.exporter.log.exported otlp_grpc_log_exporter/0"], 1.0);
         assert_eq!(with_logs["otel.sdk.processor.log.queue.size batching_log_processor/0"], 1.0);
+    }
+
+    #[test]
+    fn what_a_collector_rejects_is_no_success_and_data_points_are_counted_one_by_one() {
+        let config = config("always_on");
+        let (pipeline, exporter) = pipeline(&config, &Journal::default());
+        let own = Own::new(&config.traces, &pipeline).with_metrics(&config.metrics, &pipeline);
+        for order in [Order::Take, Order::TakeLess, Order::Fail] {
+            exporter.order(order);
+            pipeline.finish_encoded(7, Vec::new());
+            // It says what was lost.
+            _ = pipeline.flush(PATIENCE);
+        }
+        let values = values(&own);
+        let metric = "otel.sdk.exporter.metric_data_point";
+        let exported = ["otlp_grpc_metric_exporter/0", "rejected", "_OTHER"]
+            .map(|which| values[&format!("{metric}.exported {which}")]);
+        assert_eq!(exported, [13.0, 1.0, 7.0]);
+        assert_eq!(values["otel.sdk.exporter.span.exported rejected"], 1.0);
+        let counts = pipeline.counts();
+        assert_eq!((counts.exported, counts.dropped), (2, 1), "a collection that is taken in part");
+
+        exporter.order(Order::Block);
+        pipeline.finish_encoded(7, Vec::new());
+        pipeline.export_now();
+        exporter.wait_for_calls(4);
+        let inflight = format!("{metric}.inflight otlp_grpc_metric_exporter/0");
+        assert_eq!(self::values(&own)[&inflight], 7.0);
+        exporter.order(Order::Take);
     }
 }

@@ -86,6 +86,8 @@ pub(crate) struct Batch {
     /// The number of the first chunk, which is that of the batch.
     pub(super) first: u64,
     pub(super) items: usize,
+    /// How many spans, log records or data points these are.
+    pub(super) units: usize,
     pub(super) bytes: usize,
     groups: Vec<Group>,
 }
@@ -108,6 +110,7 @@ impl Batch {
     /// Adds the next chunk.
     pub(super) fn add(&mut self, chunk: Chunk) {
         self.items += chunk.items;
+        self.units += chunk.units;
         self.bytes += chunk.bytes.len();
         let bytes = Bytes::from(chunk.bytes);
         let mut start = 0;

@@ -26,6 +26,8 @@ const MOST_ITEMS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) items: usize,
+    /// How many spans, log records or data points these are.
+    pub(super) units: usize,
     pub(super) bytes: Vec<u8>,
     /// Whose they are, in order.
     pub(super) runs: Vec<Run>,
@@ -206,8 +208,14 @@ impl Buffers {
         if is_due { Pushed::ExportIsDue } else { Pushed::Waiting }
     }
 
-    /// Adds an item as a chunk of its own.
-    pub(super) fn push_alone(&self, queue: &Queue, scope: Scope, bytes: Vec<u8>) -> Pushed {
+    /// Adds an item of so many units as a chunk of its own.
+    pub(super) fn push_alone(
+        &self,
+        queue: &Queue,
+        scope: Scope,
+        units: usize,
+        bytes: Vec<u8>,
+    ) -> Pushed {
         let mut open = self.mine().lock();
         if open.closed {
             return open.refuse(Pushed::Closed);
@@ -217,7 +225,7 @@ impl Buffers {
         }
         open.accepted += 1;
         let runs = vec![Run { scope, end: bytes.len() }];
-        let is_due = queue.add(Chunk { items: 1, bytes, runs });
+        let is_due = queue.add(Chunk { items: 1, units, bytes, runs });
         if is_due { Pushed::ExportIsDue } else { Pushed::Waiting }
     }
 
@@ -228,7 +236,7 @@ impl Buffers {
         self.budget.give_back(items, bytes);
         let items = mem::take(&mut open.items);
         let (bytes, runs) = (mem::take(&mut open.bytes), mem::take(&mut open.runs));
-        items > 0 && queue.add(Chunk { items, bytes, runs })
+        items > 0 && queue.add(Chunk { items, units: items, bytes, runs })
     }
 
     /// Sends all buffers to the queue.

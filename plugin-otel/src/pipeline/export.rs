@@ -31,7 +31,7 @@ pub(crate) trait Export: Send + Sync + 'static {
 /// What a collector says of a batch that it took.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Accepted {
-    /// How many of the items it did not take after all.
+    /// How many of the spans, log records or data points it did not take after all.
     pub(crate) refused: usize,
     /// Why, or a warning; often empty.
     pub(crate) message: String,
@@ -204,7 +204,7 @@ mod tests {
             encode::span(span, &mut bytes);
             let scope = Scope::Api(scope_fields(&span.instrumentation_scope).into());
             let runs = vec![Run { scope, end: bytes.len() }];
-            batch.add(Chunk { items: 1, bytes, runs });
+            batch.add(Chunk { items: 1, units: 1, bytes, runs });
         }
         batch
     }

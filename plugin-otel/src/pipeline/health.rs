@@ -11,7 +11,7 @@ use std::{
 
 use plugin_api::{Host, Level};
 
-use super::export::Accepted;
+use super::{Units, export::Accepted};
 use crate::signal::Signal;
 
 const TARGET: &str = "plugin_otel::export";
@@ -26,6 +26,9 @@ pub(super) struct Health {
     host: Host,
     exported: AtomicU64,
     dropped: AtomicU64,
+    taken: AtomicU64,
+    rejected: AtomicU64,
+    failed: AtomicU64,
     export: Mutex<Export>,
     drops_told: Mutex<Option<Instant>>,
 }
@@ -58,6 +61,9 @@ impl Health {
             host,
             exported: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             export: Mutex::default(),
             drops_told: Mutex::new(None),
         }
@@ -90,12 +96,17 @@ impl Health {
         }
     }
 
-    /// An export of this many items was answered well; the collector may have refused some.
-    pub(super) fn export_done(&self, items: usize, accepted: &Accepted) {
+    /// An export of this many items and units was answered well; the collector may have refused
+    /// some.
+    pub(super) fn export_done(&self, items: usize, units: usize, accepted: &Accepted) {
         let noun = self.signal.noun();
-        let refused = accepted.refused.min(items);
-        self.dropped(refused);
-        self.exported.fetch_add((items - refused) as u64, Ordering::Release);
+        let refused = accepted.refused.min(units);
+        // Of an item with many units that is taken in part something has arrived.
+        let dropped = (refused * items).checked_div(units).unwrap_or_default();
+        self.dropped(dropped);
+        self.exported.fetch_add((items - dropped) as u64, Ordering::Release);
+        self.rejected.fetch_add(refused as u64, Ordering::Relaxed);
+        self.taken.fetch_add((units - refused) as u64, Ordering::Relaxed);
         let mut export = self.lock();
         if !accepted.message.is_empty() {
             export.last_error = Some(accepted.message.clone());
@@ -115,15 +126,16 @@ impl Health {
             self.tell_drops(|| {
                 let reason = &accepted.message;
                 format!(
-                    "the collector refuses {noun}, {refused} of {items} in one export: {reason}"
+                    "the collector refuses {noun}, {refused} of {units} in one export: {reason}"
                 )
             });
         }
     }
 
-    /// An export of this many items failed, and they are gone.
-    pub(super) fn export_failed(&self, count: usize, reason: &str) {
+    /// An export of this many items and units failed, and they are gone.
+    pub(super) fn export_failed(&self, count: usize, units: usize, reason: &str) {
         self.dropped(count);
+        self.failed.fetch_add(units as u64, Ordering::Relaxed);
         let mut export = self.lock();
         export.lost += count as u64;
         export.last_error = Some(reason.to_owned());
@@ -141,6 +153,13 @@ impl Health {
     /// How many of the items that were accepted are exported, and how many dropped.
     pub(super) fn settled(&self) -> (u64, u64) {
         (self.exported.load(Ordering::Acquire), self.dropped.load(Ordering::Acquire))
+    }
+
+    /// What has become of the units of exports that are over.
+    pub(super) fn units(&self) -> Units {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (taken, rejected) = (read(&self.taken), read(&self.rejected));
+        Units { taken, rejected, failed: read(&self.failed), inflight: 0 }
     }
 
     /// The state of export now.

@@ -111,6 +111,22 @@ pub(crate) struct Counts {
     pub(crate) refused: u64,
     /// Those of `queued` that are being exported.
     pub(crate) inflight: u64,
+    /// What went to the exporter.
+    pub(crate) units: Units,
+}
+
+/// Spans, log records or data points by what has become of them at the exporter. An item of metrics is
+/// a collection, which has many data points.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Units {
+    /// The collector has them.
+    pub(crate) taken: u64,
+    /// The collector took the rest of their export and not these.
+    pub(crate) rejected: u64,
+    /// Their export failed.
+    pub(crate) failed: u64,
+    /// They are on their way.
+    pub(crate) inflight: u64,
 }
 
 impl Pipeline {
@@ -201,13 +217,13 @@ impl Pipeline {
         let mut bytes = Vec::new();
         encode::span(span, &mut bytes);
         let scope = Scope::Api(batch::scope_fields(&span.instrumentation_scope).into());
-        self.shared.pushed(buffers.push_alone(queue, scope, bytes));
+        self.shared.pushed(buffers.push_alone(queue, scope, 1, bytes));
     }
 
-    /// Takes an item that is encoded already: a field of its scope.
-    pub(crate) fn finish_encoded(&self, item: Vec<u8>) {
+    /// Takes an item of so many units that is encoded already: fields of its scope.
+    pub(crate) fn finish_encoded(&self, units: usize, item: Vec<u8>) {
         let Shared { buffers, queue, .. } = &*self.shared;
-        self.shared.pushed(buffers.push_alone(queue, Scope::Own, item));
+        self.shared.pushed(buffers.push_alone(queue, Scope::Own, units, item));
     }
 
     /// Does not let what waits wait any longer.
@@ -331,6 +347,7 @@ impl Shared {
                 continue;
             }
             let (exported, dropped) = settled;
+            let (inflight, units) = self.queue.flying();
             return Counts {
                 live: made.live,
                 started: made.started,
@@ -339,7 +356,8 @@ impl Shared {
                 dropped: dropped + made.dropped,
                 queued: made.accepted.saturating_sub(exported + dropped),
                 refused: made.dropped,
-                inflight: self.queue.flying() as u64,
+                inflight: inflight as u64,
+                units: Units { inflight: units as u64, ..self.health.units() },
             };
         }
     }

@@ -39,6 +39,7 @@ struct Inner {
 struct Flight {
     first: u64,
     items: usize,
+    units: usize,
     is_claimed: bool,
 }
 
@@ -96,13 +97,16 @@ impl Queue {
         }
         inner.items -= batch.items;
         inner.bytes -= batch.bytes;
-        inner.flights.push(Flight { first: batch.first, items: batch.items, is_claimed: false });
+        let Batch { first, items, units, .. } = batch;
+        inner.flights.push(Flight { first, items, units, is_claimed: false });
         Some(batch)
     }
 
-    /// How many items are on their way.
-    pub(super) fn flying(&self) -> usize {
-        self.lock().flights.iter().map(|flight| flight.items).sum()
+    /// How many items are on their way, and how many units those are.
+    pub(super) fn flying(&self) -> (usize, usize) {
+        let inner = self.lock();
+        let flights = inner.flights.iter();
+        flights.fold((0, 0), |(items, units), one| (items + one.items, units + one.units))
     }
 
     /// Whether nothing waits.
@@ -172,7 +176,7 @@ mod tests {
     use super::*;
 
     fn add(queue: &Queue, items: usize, length: usize) -> bool {
-        queue.add(Chunk { items, bytes: vec![0; length], runs: Vec::new() })
+        queue.add(Chunk { items, units: items, bytes: vec![0; length], runs: Vec::new() })
     }
 
     #[test]

@@ -71,13 +71,13 @@ impl<E: Export> Worker<E> {
         let (timeout, stop) = (self.timeout, self.stop.clone());
         async move {
             let result = retry::export(&*exporter, &batch, timeout, stop).await;
-            let (first, items, bytes) = (batch.first, batch.items, batch.bytes);
+            let Batch { first, items, units, bytes, .. } = batch;
             // Its memory is free before there is room for new items.
             drop(batch);
             if shared.queue.claim(first) {
                 match result {
-                    Ok(accepted) => shared.health.export_done(items, &accepted),
-                    Err(reason) => shared.health.export_failed(items, &reason),
+                    Ok(accepted) => shared.health.export_done(items, units, &accepted),
+                    Err(reason) => shared.health.export_failed(items, units, &reason),
                 }
                 shared.buffers.settled(items, bytes);
                 shared.queue.settle(first);
@@ -95,7 +95,7 @@ impl<E: Export> Worker<E> {
             let attempt = time::timeout(timeout, retry::attempt(&*exporter, &batch));
             select! {
                 answer = attempt => if let Ok(Ok(accepted)) = answer {
-                    shared.health.export_done(0, &accepted);
+                    shared.health.export_done(0, 0, &accepted);
                 },
                 () = retry::stopping(&mut stop) => {}
             }
