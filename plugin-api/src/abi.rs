@@ -60,6 +60,10 @@ pub trait AbiServerLayer: Send + Sync {
     fn on_response(&self, context: &Context, headers: AbiHeaders<'_>) {
         let _ = (context, headers);
     }
+    /// [`ServerLayer::tells_clients`](crate::ServerLayer::tells_clients)
+    fn tells_clients(&self) -> bool {
+        false
+    }
 }
 
 /// [`ClientLayer`](crate::ClientLayer), as it crosses.

@@ -117,6 +117,10 @@ impl<L: ServerLayer> AbiServerLayer for Guarded<L> {
     fn on_response(&self, context: &Context, headers: AbiHeaders<'_>) {
         self.hook(|| (), |layer| layer.on_response(context, &mut Headers::new(headers)));
     }
+
+    fn tells_clients(&self) -> bool {
+        self.call(|| false, ServerLayer::tells_clients)
+    }
 }
 
 impl<L: ClientLayer> AbiClientLayer for Guarded<L> {

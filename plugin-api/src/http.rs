@@ -4,7 +4,8 @@
 //! exchange: the request head, the response head, the end; and where a body has trailers, an attempt
 //! is repeated or a connection changes its protocol, then too. All hooks are synchronous, may be
 //! called on any host thread, and delay the request by what they take: no blocking I/O in a hook.
-//! Each is called at the moment that it tells of, so a plugin that wants times reads its own clock.
+//! Each is called at the moment that it tells of. Where the host has read the clock for it, it says so,
+//! see [`RequestHead::monotonic`]; a plugin that wants other times reads its own.
 
 use std::{fmt, net::SocketAddr};
 
@@ -221,6 +222,20 @@ impl<'a> RequestHead<'a> {
         u32::try_from(self.reserved[0]).unwrap_or(u32::MAX)
     }
 
+    /// The same head, seen at this time of `CLOCK_MONOTONIC`, in nanoseconds.
+    #[must_use]
+    pub const fn seen_at(mut self, monotonic: u64) -> Self {
+        self.reserved[1] = monotonic;
+        self
+    }
+
+    /// When the host saw it, on `CLOCK_MONOTONIC`, in nanoseconds. Since 1.1: `None` from an older
+    /// host.
+    #[must_use]
+    pub const fn monotonic(&self) -> Option<u64> {
+        told(self.reserved[1])
+    }
+
     /// All header lines in order, repeated names included.
     #[must_use]
     pub fn headers(&self) -> &'a [Header<'a>] {
@@ -352,6 +367,19 @@ impl End {
         Self { outcome, request_bytes, response_bytes, reserved: [0; 5] }
     }
 
+    /// The same end, at this time of `CLOCK_MONOTONIC`, in nanoseconds.
+    #[must_use]
+    pub const fn seen_at(mut self, monotonic: u64) -> Self {
+        self.reserved[4] = monotonic;
+        self
+    }
+
+    /// When it was, on `CLOCK_MONOTONIC`, in nanoseconds. Since 1.1: `None` from an older host.
+    #[must_use]
+    pub const fn monotonic(&self) -> Option<u64> {
+        told(self.reserved[4])
+    }
+
     /// The same end over this connection, which brought no response head.
     #[must_use]
     pub fn over(mut self, peer: Peer) -> Self {
@@ -393,6 +421,14 @@ const fn is_pooled(word: u64) -> Option<bool> {
         1 => Some(false),
         2 => Some(true),
         _ => None,
+    }
+}
+
+/// A time, where it was told: the clock begins with the system, long before any host.
+const fn told(monotonic: u64) -> Option<u64> {
+    match monotonic {
+        0 => None,
+        time => Some(time),
     }
 }
 
@@ -520,6 +556,12 @@ pub trait ServerLayer: Send + Sync + 'static {
     /// Since 1.1: an older host never calls it.
     fn on_response(&self, context: &Context, headers: &mut Headers<'_>) {
         let _ = (context, headers);
+    }
+
+    /// Whether [`on_response`](ServerLayer::on_response) has anything to tell. Asked once, when the
+    /// layer is spliced: where it has not, it is not called. Since 1.1.
+    fn tells_clients(&self) -> bool {
+        true
     }
 }
 
