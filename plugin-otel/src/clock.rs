@@ -26,11 +26,19 @@ impl Clock {
 
     /// Nanoseconds since the Unix epoch.
     pub(crate) fn now(&self) -> u64 {
-        let now = nanos(ClockId::Monotonic);
-        if now.saturating_sub(self.looked.load(Ordering::Relaxed)) > MOST_AGE {
-            self.look(now);
+        self.at(nanos(ClockId::Monotonic))
+    }
+
+    /// As [`Clock::now`], of the moment that the host has told, where it has.
+    pub(crate) fn told(&self, monotonic: Option<u64>) -> u64 {
+        monotonic.map_or_else(|| self.now(), |monotonic| self.at(monotonic))
+    }
+
+    fn at(&self, monotonic: u64) -> u64 {
+        if monotonic.saturating_sub(self.looked.load(Ordering::Relaxed)) > MOST_AGE {
+            self.look(monotonic);
         }
-        self.wall.load(Ordering::Relaxed).saturating_add(now)
+        self.wall.load(Ordering::Relaxed).saturating_add(monotonic)
     }
 
     /// Several threads may look at once; they see the same time.
@@ -60,6 +68,8 @@ mod tests {
         let wall = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
         let mut last = clock.now();
         assert!(last.abs_diff(wall) < 1_000_000_000);
+        let told = clock.told(Some(nanos(ClockId::Monotonic) - 5));
+        assert!(told.abs_diff(clock.told(None)) < 1_000_000_000);
         for _ in 0..10_000 {
             let now = clock.now();
             assert!(now >= last);

@@ -134,17 +134,28 @@ const SHORT: usize = 0x7f;
 /// Nearly every attribute is so short that each length in it is one byte. Inlined, what stands before
 /// the text is known when this is compiled.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "lengths up to `SHORT`")]
 pub(crate) fn text(out: &mut Vec<u8>, place: Place, key: &str, text: &str) {
+    utf8(out, place, key, text.as_bytes());
+}
+
+/// As [`text`], of bytes that are known to be UTF-8.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "lengths up to `SHORT`")]
+pub(crate) fn utf8(out: &mut Vec<u8>, place: Place, key: &str, text: &[u8]) {
     let message = key.len() + text.len() + 6;
     if message > SHORT {
-        return concat(out, place, key, &[text]);
+        return long_utf8(out, place, key, text);
     }
     out.reserve(message + 2);
     out.extend_from_slice(&[place as u8, message as u8, 0x0a, key.len() as u8]);
     out.extend_from_slice(key.as_bytes());
     out.extend_from_slice(&[0x12, text.len() as u8 + 2, 0x0a, text.len() as u8]);
-    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(text);
+}
+
+fn long_utf8(out: &mut Vec<u8>, place: Place, key: &str, text: &[u8]) {
+    attribute_head(out, place, key, field_len(text.len()));
+    bytes(out, 0x0a, text);
 }
 
 /// Writes an attribute with this `AnyValue`, where that is short enough, as above; tells whether.
@@ -178,10 +189,13 @@ pub(crate) fn concat(out: &mut Vec<u8>, place: Place, key: &str, parts: &[&str])
 #[expect(clippy::cast_possible_truncation, reason = "seven bits of each byte are meant")]
 pub(crate) fn number(out: &mut Vec<u8>, place: Place, key: &str, number: i64) {
     let number = number.cast_unsigned();
-    // Ports, status codes and most sizes have two bytes.
+    let more = |shift: u32| (number >> shift) as u8 | 0x80;
+    let last = |shift: u32| (number >> shift) as u8;
+    // Status codes and most sizes have two bytes, ports three.
     let is_written = match number {
-        0..0x80 => short(out, place, key, [0x18, number as u8]),
-        0x80..0x4000 => short(out, place, key, [0x18, number as u8 | 0x80, (number >> 7) as u8]),
+        0..0x80 => short(out, place, key, [0x18, last(0)]),
+        0x80..0x4000 => short(out, place, key, [0x18, more(0), last(7)]),
+        0x4000..0x20_0000 => short(out, place, key, [0x18, more(0), more(7), last(14)]),
         _ => false,
     };
     if !is_written {
@@ -201,7 +215,11 @@ pub(crate) const fn flag_len(key: &str) -> usize {
 }
 
 /// Writes an attribute that is true or false.
+#[inline(always)]
 pub(crate) fn flag(out: &mut Vec<u8>, place: Place, key: &str, flag: bool) {
+    if short(out, place, key, [0x10, flag.into()]) {
+        return;
+    }
     attribute_head(out, place, key, 2);
     out.extend_from_slice(&[0x10, flag.into()]);
 }

@@ -7,7 +7,10 @@ use std::{cell::RefCell, fmt, ops::Range};
 
 use plugin_api::{Context, SpanContext};
 
-use crate::otlp::{self, Place};
+use crate::{
+    otlp::{self, Place},
+    short::Short,
+};
 
 /// As the SDKs' default: an attribute past it is dropped and counted.
 const MOST_ATTRIBUTES: u32 = 128;
@@ -158,8 +161,19 @@ impl Record {
     /// Adds an attribute that is a text.
     #[inline(always)]
     pub(crate) fn text(&mut self, key: &str, text: &str) {
+        self.utf8(key, text.as_bytes());
+    }
+
+    /// Adds an attribute that is a number or an address as it is shown.
+    #[inline(always)]
+    pub(crate) fn shown(&mut self, key: &str, shown: &Short) {
+        self.utf8(key, shown.as_bytes());
+    }
+
+    #[inline(always)]
+    fn utf8(&mut self, key: &str, text: &[u8]) {
         if let Some(out) = self.attribute(otlp::most_len(key, text.len())) {
-            otlp::text(out, Place::Span, key, text);
+            otlp::utf8(out, Place::Span, key, text);
         }
     }
 
@@ -187,6 +201,7 @@ impl Record {
     }
 
     /// Adds an attribute that is true or false.
+    #[inline(always)]
     pub(crate) fn flag(&mut self, key: &str, flag: bool) {
         if let Some(out) = self.attribute(otlp::flag_len(key)) {
             otlp::flag(out, Place::Span, key, flag);

@@ -9,6 +9,27 @@ use std::{
 /// The longest thing to show is an IPv6 address, which takes 39.
 const MOST: usize = 48;
 
+/// Each number of a byte with a dot behind it, and how long that is.
+const DOTTED: [([u8; 4], u8); 256] = {
+    let (mut all, mut octet) = ([([b'.'; 4], 2); 256], 0);
+    while octet < all.len() {
+        let (text, length) = &mut all[octet];
+        if octet >= 100 {
+            *length = 4;
+        } else if octet >= 10 {
+            *length = 3;
+        }
+        let (mut place, mut rest) = (*length as usize - 1, octet);
+        while place > 0 {
+            place -= 1;
+            text[place] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        octet += 1;
+    }
+    all
+};
+
 /// What something looks like, cut off where it would be longer than any number or address.
 #[derive(Debug)]
 pub(crate) struct Short {
@@ -29,25 +50,20 @@ impl Short {
     /// long for one of IPv4.
     pub(crate) fn of_address(address: IpAddr) -> Self {
         let IpAddr::V4(address) = address else { return Self::of(address) };
-        let mut short = Self { bytes: [0; MOST], length: 0 };
-        for (index, octet) in address.octets().into_iter().enumerate() {
-            if index > 0 {
-                short.push(b'.');
-            }
-            if octet >= 100 {
-                short.push(b'0' + octet / 100);
-            }
-            if octet >= 10 {
-                short.push(b'0' + octet / 10 % 10);
-            }
-            short.push(b'0' + octet % 10);
+        let mut bytes = [0; MOST];
+        let mut end = 0;
+        for octet in address.octets() {
+            let (text, length) = DOTTED[usize::from(octet)];
+            bytes[end..end + text.len()].copy_from_slice(&text);
+            end += usize::from(length);
         }
-        short
+        // No dot stands behind the last number.
+        Self { bytes, length: end - 1 }
     }
 
-    fn push(&mut self, digit: u8) {
-        self.bytes[self.length] = digit;
-        self.length += 1;
+    /// The same text; all of it is UTF-8.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
     }
 }
 

@@ -79,7 +79,8 @@ impl ClientExchange {
     ) -> Self {
         let known = tracing.known_methods.known(head.method());
         let name = tracing.known_methods.name_of(head.method());
-        let mut record = Record::begin(Kind::Client, context, parent, name, tracing.clock.now());
+        let now = tracing.clock.told(head.monotonic());
+        let mut record = Record::begin(Kind::Client, context, parent, name, now);
         record.method(known, head.method());
         let url = tracing.redaction.url(head.scheme(), head.authority(), head.path(), head.query());
         record.concat(semconv::URL_FULL, &url.each_ref().map(|part| &**part));
@@ -126,7 +127,7 @@ impl Exchange for ClientExchange {
                 self.set_pooled(end.is_pooled());
                 self.recording.end(end);
             }
-            Role::Call => self.recording.finish(end.outcome),
+            Role::Call => self.recording.finish(end.outcome, end.monotonic()),
         }
     }
 

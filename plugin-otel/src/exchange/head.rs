@@ -61,7 +61,7 @@ impl Record {
 
     pub(super) fn peer(&mut self, peer: Peer) {
         if let Some(peer) = peer.address() {
-            self.text(semconv::NETWORK_PEER_ADDRESS, &Short::of_address(peer.ip()));
+            self.shown(semconv::NETWORK_PEER_ADDRESS, &Short::of_address(peer.ip()));
             self.number(semconv::NETWORK_PEER_PORT, peer.port().into());
         }
     }

@@ -160,10 +160,11 @@ impl Recording {
         if end.response_bytes > 0 {
             self.set_number(semconv::HTTP_RESPONSE_BODY_SIZE, end.response_bytes);
         }
-        self.finish(end.outcome);
+        self.finish(end.outcome, end.monotonic());
     }
 
-    pub(super) fn finish(&mut self, outcome: Outcome) {
+    /// The end, at this time of the monotonic clock where that is told.
+    pub(super) fn finish(&mut self, outcome: Outcome, monotonic: Option<u64>) {
         let Some(mut record) = self.record.take() else { return };
         let (reason, fault) = end::describe(outcome);
         record.text(semconv::EXCHANGE_END_REASON, reason);
@@ -176,14 +177,14 @@ impl Recording {
         if let Some(fault) = fault {
             record.text(semconv::ERROR_TYPE, fault);
         } else if end::is_bad_status(record.kind, self.status) {
-            record.text(semconv::ERROR_TYPE, &Short::of(self.status));
+            record.shown(semconv::ERROR_TYPE, &Short::of(self.status));
         } else if let Some(error) = grpc_error {
             record.text(semconv::ERROR_TYPE, error);
         } else {
             record.is_error = false;
         }
         // The wall clock may be set meanwhile, and a span must not end before it starts.
-        record.end = self.tracing.clock.now().max(record.start);
+        record.end = self.tracing.clock.told(monotonic).max(record.start);
         let follow = std::mem::replace(&mut self.follow, Follow::Sampled);
         self.tracing.finish(record, follow);
     }
@@ -191,7 +192,7 @@ impl Recording {
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        self.finish(Outcome::CLIENT_GONE);
+        self.finish(Outcome::CLIENT_GONE, None);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     forwarded,
     policy::Decision,
     record::{Kind, Record},
+    response_header::ResponseHeader,
     semconv,
     short::Short,
 };
@@ -47,6 +48,10 @@ impl ServerLayer for Server {
     fn on_response(&self, context: &Context, headers: &mut Headers<'_>) {
         self.0.response_header.put(context, headers);
     }
+
+    fn tells_clients(&self) -> bool {
+        self.0.response_header != ResponseHeader::Off
+    }
 }
 
 /// An incoming request under way, or what its connection is used for afterwards.
@@ -76,7 +81,8 @@ impl ServerExchange {
     ) -> Self {
         let known = tracing.known_methods.known(head.method());
         let method = tracing.known_methods.name_of(head.method());
-        let mut record = Record::begin(Kind::Server, context, parent, method, tracing.clock.now());
+        let now = tracing.clock.told(head.monotonic());
+        let mut record = Record::begin(Kind::Server, context, parent, method, now);
         let origin =
             forwarded::origin(head.headers(), head.peer().address(), &tracing.trusted_proxies);
         let scheme = origin.scheme.unwrap_or(head.scheme());
@@ -87,7 +93,7 @@ impl ServerExchange {
         record.server(origin.host.as_deref().unwrap_or(head.authority()), scheme);
         record.connection(head.version(), head.peer());
         if let Some(client) = origin.client {
-            record.text(semconv::CLIENT_ADDRESS, &Short::of_address(client));
+            record.shown(semconv::CLIENT_ADDRESS, &Short::of_address(client));
         }
         if let Some(agent) = user_agent(head.headers()) {
             record.text_if_any(semconv::USER_AGENT_ORIGINAL, &agent);
@@ -137,7 +143,7 @@ impl Exchange for ServerExchange {
             Role::Tunnel => {
                 self.recording.set_number(semconv::TUNNEL_BYTES_FROM_CLIENT, end.request_bytes);
                 self.recording.set_number(semconv::TUNNEL_BYTES_TO_CLIENT, end.response_bytes);
-                self.recording.finish(end.outcome);
+                self.recording.finish(end.outcome, end.monotonic());
             }
         }
     }
@@ -145,7 +151,7 @@ impl Exchange for ServerExchange {
     fn on_upgrade(&mut self) -> Option<Self> {
         let Role::Request { upgrade, .. } = self.role else { return None };
         let tunnel = self.recording.follow(&[upgrade, " tunnel"]);
-        self.recording.finish(Outcome::COMPLETE);
+        self.recording.finish(Outcome::COMPLETE, None);
         Some(Self { recording: tunnel, role: Role::Tunnel })
     }
 }
