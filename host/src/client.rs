@@ -118,18 +118,28 @@ impl Client {
     /// # Errors
     /// When no response head came; see [`CallError`]. A body that breaks later is an error of that
     /// body.
-    pub async fn call(
+    pub fn call<'a>(
+        &'a self,
+        service: &'a str,
+        mut request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, CallError>> + Send + use<'a> {
+        async move { self.send(service, &mut request).await }
+    }
+
+    /// As [`Client::call`]; takes the request where it stands.
+    pub(crate) async fn send(
         &self,
         service: &str,
-        mut request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Response<Body>, CallError> {
         let not_sealed = || CallError::NotSealed { service: service.to_owned() };
         let stack = self.0.get().ok_or_else(not_sealed)?;
         let (retries, mut attempts, mut tried) = (stack.retries(), Attempts::default(), Vec::new());
-        let repeat = retries.prepare(&mut request);
+        let repeat = retries.prepare(request);
         loop {
             let target = Target(stack.balance(service, &tried)?);
-            let sent = stack.send(service, target.address(service, request)?, &mut attempts);
+            target.address(service, request)?;
+            let sent = stack.send(service, request, &mut attempts);
             let failed = match within(stack.timeout(), sent).await {
                 Ok(Ok(response)) => {
                     retries.answered();
@@ -145,6 +155,8 @@ impl Client {
             if failed.is_unsent() {
                 stack.unreachable(service, member);
             }
+            // A body that was not sent goes back to where the next attempt finds it.
+            drop(std::mem::take(request.body_mut()));
             let repeat = repeat.as_ref();
             let next = repeat.and_then(|repeat| retries.again(repeat, &failed, attempts.failed()));
             let Some(next) = next else {
@@ -153,7 +165,7 @@ impl Client {
             tracing::debug!(service, instance = ?member, "no answer; trying again");
             attempts.retry(failed);
             tried.push(member.clone());
-            request = next;
+            *request = next;
         }
     }
 }
@@ -203,17 +215,13 @@ impl Target {
 
     /// Puts the instance's address in front of the request's path, and takes out what belonged to
     /// the connection that the request came by.
-    fn address(
-        &self,
-        service: &str,
-        mut request: Request<Body>,
-    ) -> Result<Request<Body>, CallError> {
+    fn address(&self, service: &str, request: &mut Request<Body>) -> Result<(), CallError> {
         *request.uri_mut() = join(self.url(), request.uri())
             .map_err(|source| CallError::Request { service: service.to_owned(), source })?;
         // Which version is spoken to an instance is the connection's business.
         *request.version_mut() = Version::HTTP_11;
         request.headers_mut().insert(header::HOST, self.url().host().clone());
-        Ok(request)
+        Ok(())
     }
 }
 

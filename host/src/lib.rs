@@ -55,6 +55,7 @@ mod identity;
 mod layers;
 mod live;
 mod metrics;
+mod monotonic;
 mod plugin;
 pub mod routes;
 mod server;

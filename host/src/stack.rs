@@ -325,7 +325,7 @@ impl SealedClientStack {
     pub(crate) fn send<'a>(
         &'a self,
         service: &str,
-        request: Request<Body>,
+        request: &'a mut Request<Body>,
         attempts: &mut Attempts,
     ) -> impl Future<Output = Result<Response<Body>, Failed>> + use<'a> {
         self.exchange.send(service, request, attempts)

@@ -128,7 +128,7 @@ impl HttpClient {
     /// There is none; see [`SendError`].
     pub(crate) async fn send(
         &self,
-        request: Request<Body>,
+        request: &mut Request<Body>,
         via: &mut Via,
     ) -> Result<Response<Incoming>, SendError> {
         if request.uri().scheme() != Some(&Scheme::HTTPS) {
@@ -136,7 +136,7 @@ impl HttpClient {
         }
         let is_upgrade = request.headers().contains_key(UPGRADE);
         let client = if is_upgrade { &self.tls_upgrades } else { &self.tls };
-        let response = client.request(request).await.map_err(SendError::Tls)?;
+        let response = client.request(std::mem::take(request)).await.map_err(SendError::Tls)?;
         let info: Option<&HttpInfo> = response.extensions().get();
         let peer = info.map_or(Peer::NONE, |info| info.remote_addr().into());
         let is_pooled = response.extensions().get().map(Uses::again);

@@ -105,17 +105,18 @@ impl Pool {
     /// Sends `request`, whose target is absolute, and waits for the response head. `via` is known as
     /// soon as there is a connection.
     ///
+    /// The request is taken where it stands: moved through every future on its way, it would make each
+    /// as large as all of them.
+    ///
     /// Where it is dropped before, the connection is closed: its peer might still answer.
     pub(crate) async fn send(
         &self,
-        mut request: Request<Body>,
+        request: &mut Request<Body>,
         via: &mut Via,
     ) -> Result<Response<Incoming>, SendError> {
-        let parts = std::mem::take(request.uri_mut()).into_parts();
-        let Some(place) = parts.authority else {
+        let Some(place) = take_place(request.uri_mut()) else {
             return Err(SendError::Connect("the request's target names no place".into()));
         };
-        *request.uri_mut() = parts.path_and_query.map(Uri::from).unwrap_or_default();
         loop {
             let kept = self.kept(place.as_str()).await;
             let is_kept = kept.is_some();
@@ -128,7 +129,7 @@ impl Pool {
                 }
             };
             *via = Via { peer: connection.peer.into(), is_pooled: Some(is_kept) };
-            match connection.sender.try_send_request(request).await {
+            match connection.sender.try_send_request(std::mem::take(request)).await {
                 Ok(response) => {
                     if !connection.sender.is_closed() {
                         connection.since = Instant::now();
@@ -138,7 +139,7 @@ impl Pool {
                 }
                 Err(mut error) => match error.take_message() {
                     // It was closed while nobody looked, and nothing was written.
-                    Some(unsent) if is_kept => request = unsent,
+                    Some(unsent) if is_kept => *request = unsent,
                     _ => return Err(SendError::Exchange(error.into_error())),
                 },
             }
@@ -180,6 +181,13 @@ impl Pool {
             tokio::spawn(sweep(Arc::downgrade(&self.0)));
         }
     }
+}
+
+/// The place of an absolute target, which keeps its path: RFC 9112, section 3.2.1.
+fn take_place(target: &mut Uri) -> Option<Authority> {
+    let parts = std::mem::take(target).into_parts();
+    *target = parts.path_and_query.map(Uri::from).unwrap_or_default();
+    parts.authority
 }
 
 impl Inner {
@@ -241,13 +249,13 @@ mod tests {
     }
 
     async fn send(pool: &Pool, place: &str) -> Response<Incoming> {
-        pool.send(request(place), &mut { Via::UNKNOWN }).await.unwrap()
+        pool.send(&mut request(place), &mut { Via::UNKNOWN }).await.unwrap()
     }
 
     /// One exchange; tells whether its connection was kept from another.
     async fn exchange(pool: &Pool, place: &str) -> bool {
         let mut via = Via::UNKNOWN;
-        let response = pool.send(request(place), &mut via).await.unwrap();
+        let response = pool.send(&mut request(place), &mut via).await.unwrap();
         assert_eq!(via.peer.address().unwrap().to_string(), place);
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
         via.is_pooled.unwrap()
@@ -349,9 +357,11 @@ mod tests {
     async fn a_place_where_nobody_listens_is_no_connection() {
         let pool = Pool::new(&config::Client::default());
         let mut via = Via::UNKNOWN;
-        let error = pool.send(request("127.0.0.1:1"), &mut via).await.unwrap_err();
+        let error = pool.send(&mut request("127.0.0.1:1"), &mut via).await.unwrap_err();
         assert!(error.is_connect() && error.is_unanswered());
         assert!(via.peer.address().is_none() && via.is_pooled.is_none());
-        assert!(pool.send(Request::new(Body::empty()), &mut via).await.unwrap_err().is_connect());
+        assert!(
+            pool.send(&mut Request::new(Body::empty()), &mut via).await.unwrap_err().is_connect()
+        );
     }
 }

@@ -14,7 +14,7 @@ use plugin_api::{Context, End, Outcome};
 use tower::Service;
 
 use super::{
-    exchange::{Exchange, Follower, Over},
+    exchange::{Exchange, Follower},
     request_id::X_REQUEST_ID,
 };
 use crate::{
@@ -65,8 +65,7 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for AccessFu
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
         let Some(exchange) = this.exchange.take() else { return Poll::Ready(Ok(response)) };
-        let over = Over { version: *this.version, via: Via::UNKNOWN, context: None };
-        Poll::Ready(Ok(exchange.respond(response, over)))
+        Poll::Ready(Ok(exchange.respond(response, *this.version, Via::UNKNOWN)))
     }
 }
 

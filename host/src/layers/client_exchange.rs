@@ -4,15 +4,13 @@ use std::{fmt, future::Future, sync::Arc};
 
 use http::{Request, Response};
 use plugin_api::{
-    Outcome, Peer, Version,
+    Outcome,
     abi::ClientLayerObject,
     adapter::{Lent, lend_headers},
 };
 
 use super::{
-    Hooks,
-    exchange::Over,
-    head,
+    Hooks, head,
     meter::Meter,
     recorder::{Recorded, Recorder},
 };
@@ -20,6 +18,7 @@ use crate::{
     Body,
     connect::{HttpClient, SendError, Via},
     metrics::Calls,
+    monotonic,
     telemetry::context,
 };
 
@@ -51,11 +50,11 @@ impl ClientExchange {
     pub(crate) fn send<'a>(
         &'a self,
         service: &str,
-        mut request: Request<Body>,
+        request: &'a mut Request<Body>,
         attempts: &mut Attempts,
     ) -> impl Future<Output = Result<Response<Body>, Failed>> + use<'a> {
         let plugin = self.plugin.as_ref();
-        let exchange = plugin.map(|plugin| self.tell(plugin, service, &mut request, attempts));
+        let exchange = plugin.map(|plugin| self.tell(plugin, service, request, attempts));
         attempt(&self.http, request, exchange)
     }
 
@@ -67,13 +66,14 @@ impl ClientExchange {
         request: &mut Request<Body>,
         attempts: &mut Attempts,
     ) -> Recorded {
-        let meter = Meter::of_call(self.calls.begin(request));
+        let now = monotonic::now();
+        let meter = Meter::of_call(self.calls.begin(request, now));
         let mut changes = head::Changes::default();
         let parent = attempts.parent();
         let followed = head::with_headers(request.headers(), |headers| {
-            let head = head::request(request, headers).with_service(service);
-            // The connection that a forwarded request came by is not the one that it goes by.
-            let head = head.over(Version::HTTP_11, Peer::NONE).resent(attempts.failed);
+            // It has no connection yet; that which a forwarded one came by is another.
+            let head = head::request(request, head::scheme(request), headers);
+            let head = head.with_service(service).resent(attempts.failed).seen_at(now);
             let mut lent = Lent(&mut changes);
             let lent = lend_headers(&mut lent);
             self.hooks.call(|| plugin.on_request(&head, &parent, lent).into_option())
@@ -94,7 +94,7 @@ impl ClientExchange {
 /// One attempt on the wire, until its response head.
 async fn attempt(
     http: &HttpClient,
-    request: Request<Body>,
+    request: &mut Request<Body>,
     mut exchange: Option<Recorded>,
 ) -> Result<Response<Body>, Failed> {
     let mut of_nobody = Via::UNKNOWN;
@@ -195,8 +195,8 @@ impl Failed {
 }
 
 fn follow(exchange: Recorded, response: Response<Body>, via: Via) -> Response<Body> {
-    let over = Over { version: response.version(), via, context: None };
-    exchange.respond(response, over)
+    let version = response.version();
+    exchange.respond(response, version, via)
 }
 
 fn outcome(error: &SendError) -> Outcome {
@@ -257,7 +257,7 @@ mod tests {
         let journal = Journal::default();
         let (place, served) = answer_once("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
         let response = exchange(&journal)
-            .send("greeter", get(&place), &mut Attempts::default())
+            .send("greeter", &mut get(&place), &mut Attempts::default())
             .await
             .unwrap();
         response.into_body().collect().await.unwrap();
@@ -282,7 +282,7 @@ mod tests {
             };
             assert!(
                 exchange(&journal)
-                    .send("greeter", get(&place), &mut Attempts::default())
+                    .send("greeter", &mut get(&place), &mut Attempts::default())
                     .await
                     .is_err()
             );
@@ -302,7 +302,7 @@ mod tests {
         *request.method_mut() = http::Method::POST;
         *request.body_mut() = Body::new(http_body_util::StreamBody::new(broken));
         let attempt = &mut Attempts::default();
-        let failed = exchange(&journal).send("greeter", request, attempt).await.err().unwrap();
+        let failed = exchange(&journal).send("greeter", &mut request, attempt).await.err().unwrap();
         assert!(failed.error.is_request_body() && !failed.is_unanswered(), "{:?}", failed.error);
         drop(failed);
         assert!(journal.take()[1].starts_with("end client gone "));
@@ -313,7 +313,7 @@ mod tests {
         let journal = Journal::default();
         let (place, _) = answer_once("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi").await;
         let response = exchange(&journal)
-            .send("greeter", get(&place), &mut Attempts::default())
+            .send("greeter", &mut get(&place), &mut Attempts::default())
             .await
             .unwrap();
         assert!(response.into_body().collect().await.is_err());
@@ -325,8 +325,8 @@ mod tests {
         let journal = Journal::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let place = listener.local_addr().unwrap().to_string();
-        let exchange = exchange(&journal);
-        let sent = exchange.send("greeter", get(&place), &mut Attempts::default());
+        let (exchange, mut request) = (exchange(&journal), get(&place));
+        let sent = exchange.send("greeter", &mut request, &mut Attempts::default());
         assert!(within(Duration::from_millis(50), sent).await.is_err());
         assert_eq!(journal.take()[1..], ["end timeout 0 0 by a new connection"]);
     }
@@ -340,7 +340,7 @@ mod tests {
         )
         .await;
         let response = exchange(&journal)
-            .send("greeter", get(&place), &mut Attempts::default())
+            .send("greeter", &mut get(&place), &mut Attempts::default())
             .await
             .unwrap();
         let body = response.into_body().collect().await.unwrap();

@@ -16,7 +16,12 @@ use plugin_api::{End, Outcome};
 use tower::BoxError;
 
 use super::cut;
-use crate::{Body, connect::Via, telemetry::context, telemetry::context::Current};
+use crate::{
+    Body,
+    connect::Via,
+    monotonic,
+    telemetry::context::{self, Current},
+};
 
 /// Why a response of the host's own was given; an extension of that response.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +52,8 @@ struct State<F: Follower> {
     /// Counted by the request's body, which may live on while the response is sent.
     request_bytes: Option<Arc<AtomicU64>>,
     response_bytes: u64,
+    /// The context that its handler and the response's body work in, where they are the host's.
+    current: Option<Current>,
     /// What follows the response head, once that is there.
     rest: Option<Rest>,
 }
@@ -60,7 +67,6 @@ struct Rest {
     expected: Option<u64>,
     /// HTTP/1.1 has trailers only where the length is not known, and asks for no frame past it.
     may_have_trailers: bool,
-    context: Option<Current>,
 }
 
 impl<F: Follower> Exchange<F> {
@@ -76,12 +82,18 @@ impl<F: Follower> Exchange<F> {
             otherwise: None,
             request_bytes: None,
             response_bytes: 0,
+            current: None,
             rest: None,
         }))
     }
 
     pub(super) const fn follower(&mut self) -> &mut F {
         &mut self.0.follower
+    }
+
+    /// The context to enter around whatever works for this exchange.
+    pub(super) const fn current(&mut self) -> &mut Option<Current> {
+        &mut self.0.current
     }
 
     /// Counts the bytes of the request's body; an empty one costs nothing.
@@ -94,10 +106,14 @@ impl<F: Follower> Exchange<F> {
         *body = Body::boxed(Box::new(CountedBody { inner: std::mem::take(body), bytes }));
     }
 
-    /// Tells the response head and follows the body to its end. `over` is the connection that the
-    /// response goes or comes by.
-    pub(super) fn respond(mut self, mut response: Response<Body>, over: Over) -> Response<Body> {
-        let Over { version, via, context } = over;
+    /// Tells the response head, which goes as this `version` or comes by way of a connection, and
+    /// follows the body to its end.
+    pub(super) fn respond(
+        mut self,
+        mut response: Response<Body>,
+        version: Version,
+        via: Via,
+    ) -> Response<Body> {
         self.follower().on_response(&response, via);
         let ended = response.extensions().get();
         let outcome = ended.map_or(Outcome::COMPLETE, |Ended(outcome)| *outcome);
@@ -105,7 +121,7 @@ impl<F: Follower> Exchange<F> {
         let body = std::mem::take(response.body_mut());
         let expected = if unread { Some(0) } else { body.size_hint().exact() };
         let may_have_trailers = version == Version::HTTP_2;
-        self.0.rest = Some(Rest { body, outcome, expected, may_have_trailers, context });
+        self.0.rest = Some(Rest { body, outcome, expected, may_have_trailers });
         *response.body_mut() = Body::boxed(self.0);
         response
     }
@@ -131,14 +147,6 @@ impl<F: Follower> Exchange<F> {
     }
 }
 
-/// What a response goes or comes by.
-pub(super) struct Over {
-    pub(super) version: Version,
-    pub(super) via: Via,
-    /// The context that the response's body is made in, where it is made here.
-    pub(super) context: Option<Current>,
-}
-
 /// RFC 9110, section 6.4.1.
 fn has_no_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
@@ -162,7 +170,7 @@ impl<F: Follower> State<F> {
         self.is_over = true;
         let request_bytes =
             self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
-        End::new(outcome, request_bytes, self.response_bytes)
+        End::new(outcome, request_bytes, self.response_bytes).seen_at(monotonic::now())
     }
 
     /// How it ends where it is dropped now.
@@ -223,7 +231,7 @@ impl<F: Follower> http_body::Body for State<F> {
         let this = self.get_mut();
         let Some(rest) = &mut this.rest else { return Poll::Ready(None) };
         let body = Pin::new(&mut rest.body);
-        let polled = match &mut rest.context {
+        let polled = match &mut this.current {
             slot @ Some(_) => context::enter(slot, || body.poll_frame(cx)),
             None => body.poll_frame(cx),
         };

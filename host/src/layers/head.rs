@@ -3,7 +3,10 @@
 use std::cell::RefCell;
 
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header::InvalidHeaderValue};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request,
+    header::{HOST, InvalidHeaderValue},
+};
 use plugin_api::{Header, Peer, RequestHead, Version};
 use smallvec::SmallVec;
 
@@ -26,17 +29,21 @@ pub(super) const fn version(version: http::Version) -> Version {
     }
 }
 
-/// The head of an incoming or outgoing request, whose headers these are.
+/// The head of an incoming or outgoing request, whose scheme and headers these are.
 pub(super) fn request<'a, B>(
     request: &'a Request<B>,
+    scheme: &'static str,
     headers: &'a [Header<'a>],
 ) -> RequestHead<'a> {
     let uri = request.uri();
-    let peer = request.extensions().get().map_or(Peer::NONE, |server::Peer(peer)| (*peer).into());
     RequestHead::new(request.method().as_str(), uri.path(), headers)
-        .to(scheme(request), authority(request, headers))
+        .to(scheme, authority(request))
         .with_query(uri.query().unwrap_or_default())
-        .over(version(request.version()), peer)
+}
+
+/// The other end of the connection that an incoming request came by.
+pub(super) fn peer<B>(request: &Request<B>) -> Peer {
+    request.extensions().get().map_or(Peer::NONE, |server::Peer(peer)| (*peer).into())
 }
 
 /// HTTP/2 has the scheme in the target, HTTP/1.1 mostly nowhere: there the connection tells it, as
@@ -53,13 +60,18 @@ pub(super) fn scheme<B>(request: &Request<B>) -> &'static str {
 
 /// HTTP/2 has the authority in the target, HTTP/1.1 mostly in `Host`: RFC 9110, section 7.2. A `Host`
 /// that cannot be one names nobody.
-fn authority<'a, B>(request: &'a Request<B>, headers: &'a [Header<'a>]) -> &'a str {
+fn authority<B>(request: &Request<B>) -> &str {
     if let Some(authority) = request.uri().authority() {
         return authority.as_str();
     }
-    let host = headers.iter().find(|header| header.name() == "host").map(Header::value);
-    let host = host.filter(|host| host.iter().all(|byte| is_of_host(*byte)));
-    host.and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default()
+    let host = hosts(request).next().filter(|host| may_be_host(host));
+    host.and_then(|host| host.to_str().ok()).unwrap_or_default()
+}
+
+/// The lines of `Host`. It is mostly the first header, so that a look-up by hash would take longer.
+fn hosts<B>(request: &Request<B>) -> impl Iterator<Item = &HeaderValue> {
+    let lines = request.headers().iter();
+    lines.filter(|(name, _)| *name == HOST).map(|(_, value)| value)
 }
 
 /// Whether a request says whom it is to as its version wants: RFC 9112, section 3.2, for those that
@@ -69,20 +81,30 @@ pub(super) fn has_its_host<B>(request: &Request<B>) -> bool {
     if version >= http::Version::HTTP_2 {
         return true;
     }
-    let mut lines = request.headers().get_all(http::header::HOST).iter();
+    let mut lines = hosts(request);
     let is_right = match (lines.next(), lines.next()) {
         (None, _) => version < http::Version::HTTP_11,
-        (Some(host), None) => host.as_bytes().iter().all(|byte| is_of_host(*byte)),
+        (Some(host), None) => may_be_host(host),
         (Some(_), Some(_)) => false,
     };
     is_right || request.extensions().get::<server::Peer>().is_none()
 }
 
-/// RFC 3986, section 3.2.2, and the port after it; without user info, which `Host` has not.
-const fn is_of_host(byte: u8) -> bool {
-    let may_be_name = matches!(byte, b'!' | b'$'..=b'.' | b';' | b'=' | b'_' | b'~');
-    byte.is_ascii_alphanumeric() || may_be_name || matches!(byte, b':' | b'[' | b']')
+fn may_be_host(host: &HeaderValue) -> bool {
+    host.as_bytes().iter().all(|byte| IS_OF_HOST[usize::from(*byte)])
 }
+
+/// RFC 3986, section 3.2.2, and the port after it; without user info, which `Host` has not.
+const IS_OF_HOST: [bool; 256] = {
+    let (mut all, mut byte) = ([false; 256], u8::MAX);
+    while byte > 0 {
+        let may_be_name = matches!(byte, b'!' | b'$'..=b'.' | b';' | b'=' | b'_' | b'~');
+        let is_address = matches!(byte, b':' | b'[' | b']');
+        all[byte as usize] = byte.is_ascii_alphanumeric() || may_be_name || is_address;
+        byte -= 1;
+    }
+    all
+};
 
 /// What a plugin wants changed in the headers of a message. The headers themselves are lent to it at
 /// the same time, so the changes wait until it has returned.
@@ -96,8 +118,8 @@ enum Change {
 }
 
 impl Changes {
-    pub(super) fn apply(self, headers: &mut HeaderMap) {
-        for (name, change) in self.0 {
+    pub(super) fn apply(&mut self, headers: &mut HeaderMap) {
+        for (name, change) in self.0.drain(..) {
             match change {
                 Change::Set(value) => drop(headers.insert(name, value)),
                 Change::Append(value) => _ = headers.append(name, value),
@@ -185,8 +207,9 @@ mod tests {
             ("me:secret@there", ""),
             ("th\u{e9}re", ""),
         ] {
-            let headers = [Header::new("accept", b"*/*"), Header::new("host", host.as_bytes())];
-            assert_eq!(authority(&Request::new(()), &headers), wanted, "{host}");
+            let host = HeaderValue::from_bytes(host.as_bytes()).unwrap();
+            let request = Request::get("/").header("accept", "*/*").header(HOST, &host);
+            assert_eq!(authority(&request.body(()).unwrap()), wanted, "{host:?}");
         }
     }
 

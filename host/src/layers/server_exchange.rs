@@ -18,9 +18,7 @@ use plugin_api::{
 use tower::Service;
 
 use super::{
-    Hooks,
-    exchange::Over,
-    head,
+    Hooks, head,
     meter::Meter,
     recorder::{Recorded, Recorder},
 };
@@ -28,6 +26,7 @@ use crate::{
     Body,
     connect::Via,
     metrics::Requests,
+    monotonic,
     telemetry::context::{self, Current},
 };
 
@@ -41,14 +40,15 @@ pub(crate) struct ServerExchange<S> {
 /// The plugin's layer and the host's way to it.
 struct Spliced {
     plugin: ServerLayerObject,
+    tells_clients: bool,
     hooks: Arc<Hooks>,
     requests: Arc<Requests>,
 }
 
 impl<S> ServerExchange<S> {
     pub(crate) fn new(inner: S, plugin: ServerLayerObject, requests: Arc<Requests>) -> Self {
-        let hooks = Arc::default();
-        Self { inner, spliced: Arc::new(Spliced { plugin, hooks, requests }) }
+        let (hooks, tells_clients) = (Arc::default(), plugin.tells_clients());
+        Self { inner, spliced: Arc::new(Spliced { plugin, tells_clients, hooks, requests }) }
     }
 
     /// The hooks of incoming requests.
@@ -58,9 +58,16 @@ impl<S> ServerExchange<S> {
 }
 
 impl Spliced {
-    fn accept(&self, request: &Request<Body>) -> (Context, Option<ExchangeObject>) {
+    fn accept(
+        &self,
+        request: &Request<Body>,
+        scheme: &'static str,
+        now: u64,
+    ) -> (Context, Option<ExchangeObject>) {
         let accepted = head::with_headers(request.headers(), |headers| {
-            let head = head::request(request, headers);
+            let head = head::request(request, scheme, headers)
+                .over(head::version(request.version()), head::peer(request))
+                .seen_at(now);
             self.hooks.call(|| self.plugin.on_request(&head))
         });
         accepted.map_or_else(Default::default, |AbiAccepted { context, exchange }| {
@@ -70,6 +77,9 @@ impl Spliced {
 
     /// Lets the plugin tell the client of its trace, recorded or not.
     fn tell_client(&self, context: &Context, headers: &mut HeaderMap) {
+        if !self.tells_clients {
+            return;
+        }
         let mut changes = head::Changes::default();
         let mut lent = Lent(&mut changes);
         self.hooks.call(|| self.plugin.on_response(context, lend_headers(&mut lent)));
@@ -91,16 +101,17 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let Spliced { hooks, requests, .. } = &*self.spliced;
-        let meter = Meter::of_request(requests.begin(&request, head::scheme(&request) == "https"));
-        let (context, exchange) = self.spliced.accept(&request);
+        let (scheme, now) = (head::scheme(&request), monotonic::now());
+        let meter = Meter::of_request(requests.begin(&request, scheme == "https", now));
+        let (context, exchange) = self.spliced.accept(&request, scheme, now);
         let mut exchange = Recorder::follow(exchange, meter, hooks, request.method());
         exchange.follower().measured_in(&context);
         exchange.count_request(request.body_mut());
+        *exchange.current() = Some(Current::new(context));
         let version = request.version();
-        let mut current = Some(Current::new(context));
-        let inner = context::enter(&mut current, || self.inner.call(request));
+        let inner = context::enter(exchange.current(), || self.inner.call(request));
         let spliced = Arc::clone(&self.spliced);
-        ServerFuture { inner, version, spliced, current, exchange: Some(exchange) }
+        ServerFuture { inner, version, spliced, exchange: Some(exchange) }
     }
 }
 
@@ -111,7 +122,6 @@ pin_project! {
         inner: F,
         version: Version,
         spliced: Arc<Spliced>,
-        current: Option<Current>,
         exchange: Option<Recorded>,
     }
 }
@@ -121,20 +131,20 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFu
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let mut response = ready!(context::enter(this.current, || this.inner.poll(cx)))?;
-        if let Some(current) = this.current {
+        // It is gone once it has answered.
+        let Some(exchange) = this.exchange else { return this.inner.poll(cx) };
+        let mut response = ready!(context::enter(exchange.current(), || this.inner.poll(cx)))?;
+        if let Some(current) = exchange.current() {
             this.spliced.tell_client(&current.context, response.headers_mut());
+            if let Some(route) = current.route.take() {
+                exchange.follower().route(&route);
+            }
         }
         let Some(mut exchange) = this.exchange.take() else { return Poll::Ready(Ok(response)) };
-        let current = this.current.take();
-        if let Some(route) = current.as_ref().and_then(|current| current.route.as_ref()) {
-            exchange.follower().route(route);
-        }
         if exchange.follower().ends_http(response.status()) {
             return Poll::Ready(Ok(exchange.upgrade(response)));
         }
-        let over = Over { version: *this.version, via: Via::UNKNOWN, context: current };
-        Poll::Ready(Ok(exchange.respond(response, over)))
+        Poll::Ready(Ok(exchange.respond(response, *this.version, Via::UNKNOWN)))
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{
     hash::{Hash, Hasher},
     sync::Arc,
-    time::Instant,
 };
 
 use http::{Request, StatusCode, Version, uri::Authority};
@@ -75,8 +74,8 @@ impl Key {
 }
 
 impl Calls {
-    /// An attempt begins.
-    pub(crate) fn begin<B>(self: &Arc<Self>, head: &Request<B>) -> Call {
+    /// An attempt begins, at this time of the monotonic clock.
+    pub(crate) fn begin<B>(self: &Arc<Self>, head: &Request<B>, began: u64) -> Call {
         let key = Key {
             method: Method::of(head.method()),
             is_https: head.uri().scheme_str() == Some("https"),
@@ -84,7 +83,7 @@ impl Calls {
             answer: None,
             fault: None,
         };
-        Call { calls: Arc::clone(self), key, began: Instant::now() }
+        Call { calls: Arc::clone(self), key, began }
     }
 
     pub(crate) fn visit(&self, visit: Visit<'_>) {
@@ -97,7 +96,8 @@ impl Calls {
 pub(crate) struct Call {
     calls: Arc<Calls>,
     key: Key,
-    began: Instant,
+    /// On the monotonic clock.
+    began: u64,
 }
 
 impl Call {
@@ -147,7 +147,7 @@ mod tests {
         ] {
             let calls = Arc::<Calls>::default();
             let head = http::Request::get(uri).body(()).unwrap();
-            let mut call = calls.begin(&head);
+            let mut call = calls.begin(&head, 0);
             let status = status.map(|status| StatusCode::from_u16(status).unwrap());
             status.into_iter().for_each(|status| call.answered(status, Version::HTTP_11));
             call.measure(&End::new(outcome, 0, 0), None);

@@ -3,6 +3,7 @@
 use plugin_api::{SpanContext, metrics::Exemplar};
 
 use super::unix_nanos;
+use crate::monotonic;
 
 /// As many bounds as the conventions want for durations; one more bucket has none.
 const BOUNDS: usize = 14;
@@ -38,20 +39,26 @@ pub(super) const BYTES: Bounds = [
 pub(super) struct Histogram {
     counts: [u64; BUCKETS],
     sum: f64,
-    /// Made for the first value whose trace is known.
+    /// Made for the first value whose trace is known; their times are of the monotonic clock.
     exemplars: Option<Box<[Option<Exemplar>; BUCKETS]>>,
 }
 
 impl Histogram {
-    /// Counts a value, which was measured in `span` where that is sampled.
-    pub(super) fn record(&mut self, bounds: &Bounds, value: f64, span: Option<SpanContext>) {
-        let bucket = bounds.partition_point(|bound| *bound < value);
+    /// Counts a value; answers the bucket that it fell in.
+    pub(super) fn record(&mut self, bounds: &Bounds, value: f64) -> usize {
+        // Most values are quick answers and empty bodies.
+        let is_least = value <= bounds[0];
+        let bucket = if is_least { 0 } else { bounds.partition_point(|bound| *bound < value) };
         self.counts[bucket] += 1;
         self.sum += value;
-        if let Some(SpanContext { trace_id, span_id, .. }) = span {
-            let exemplar = Exemplar { trace_id, span_id, time: unix_nanos(), value };
-            self.exemplars.get_or_insert_default()[bucket] = Some(exemplar);
-        }
+        bucket
+    }
+
+    /// Keeps the span in which a value of this bucket was measured, at this time of the monotonic
+    /// clock.
+    pub(super) fn keep(&mut self, bucket: usize, value: f64, span: &SpanContext, time: u64) {
+        let exemplar = Exemplar { trace_id: span.trace_id, span_id: span.span_id, time, value };
+        self.exemplars.get_or_insert_default()[bucket] = Some(exemplar);
     }
 
     /// Counts all values of another one, which has the same bounds.
@@ -80,9 +87,14 @@ impl Histogram {
         self.sum
     }
 
-    /// The newest value of each bucket whose trace is known.
+    /// The newest value of each bucket whose trace is known, with its time in nanoseconds since 1970.
     pub(super) fn exemplars(&self) -> Vec<Exemplar> {
-        self.exemplars.iter().flat_map(|all| all.iter().flatten().copied()).collect()
+        let (wall, now) = (unix_nanos(), monotonic::now());
+        let dated = |kept: &Exemplar| Exemplar {
+            time: wall.saturating_sub(now.saturating_sub(kept.time)),
+            ..*kept
+        };
+        self.exemplars.iter().flat_map(|all| all.iter().flatten().map(dated)).collect()
     }
 }
 
@@ -90,8 +102,10 @@ impl Histogram {
 mod tests {
     use super::*;
 
-    fn span(id: u8) -> Option<SpanContext> {
-        Some(SpanContext::new([id; 16], [id; 8], SpanContext::SAMPLED))
+    /// Counts a value that was measured in the span of this id, at this time.
+    fn record(histogram: &mut Histogram, value: f64, id: u8, time: u64) {
+        let bucket = histogram.record(&SECONDS, value);
+        histogram.keep(bucket, value, &SpanContext::new([id; 16], [id; 8], 1), time);
     }
 
     #[test]
@@ -100,13 +114,13 @@ mod tests {
             [(0.0, 0), (0.005, 0), (0.0051, 1), (0.1, 5), (1.0, 9), (10.0, 13), (10.1, 14)]
         {
             let mut histogram = Histogram::default();
-            histogram.record(&SECONDS, value, None);
+            histogram.record(&SECONDS, value);
             let found = histogram.counts().iter().position(|count| *count == 1);
             assert_eq!(found, Some(bucket), "{value}");
         }
         let mut empty = Histogram::default();
-        empty.record(&BYTES, 0.0, None);
-        empty.record(&BYTES, 1.0, None);
+        empty.record(&BYTES, 0.0);
+        empty.record(&BYTES, 1.0);
         assert_eq!(empty.counts()[..3], [1, 1, 0]);
     }
 
@@ -120,15 +134,18 @@ mod tests {
     #[test]
     fn a_bucket_keeps_the_newest_trace() {
         let (mut one, mut two) = (Histogram::default(), Histogram::default());
-        one.record(&SECONDS, 0.001, span(1));
-        one.record(&SECONDS, 0.002, span(2));
-        one.record(&SECONDS, 0.003, None);
-        two.record(&SECONDS, 3.0, span(3));
-        two.record(&SECONDS, 0.004, span(4));
+        let now = monotonic::now();
+        record(&mut one, 0.001, 1, now - 4);
+        record(&mut one, 0.002, 2, now - 3);
+        one.record(&SECONDS, 0.003);
+        record(&mut two, 3.0, 3, now - 2);
+        record(&mut two, 0.004, 4, now - 1);
         one.add(&two);
         let kept: Vec<_> =
             one.exemplars().iter().map(|kept| (kept.trace_id[0], kept.value)).collect();
         assert_eq!(kept, [(4, 0.004), (3, 3.0)]);
+        let age = unix_nanos().abs_diff(one.exemplars()[0].time);
+        assert!(age < 60_000_000_000, "it is dated by the wall clock: {age} ns");
         assert_eq!((one.counts()[0], one.counts()[11]), (4, 1));
         assert!((one.sum() - 3.01).abs() < 1e-9);
     }

@@ -110,9 +110,9 @@ mod tests {
         let end = End::new(Outcome::COMPLETE, 3, 5);
         let exchange = || {
             let ticket = metrics.traffic.request();
-            let mut request = metrics.requests.begin(&incoming, false);
+            let mut request = metrics.requests.begin(&incoming, false, 0);
             request.route(&route);
-            let mut call = metrics.calls.begin(&outgoing);
+            let mut call = metrics.calls.begin(&outgoing, 0);
             call.answered(StatusCode::OK, Version::HTTP_11);
             call.measure(&end, Some(span));
             request.answered(StatusCode::OK);

@@ -1,11 +1,8 @@
 //! `http.server.*`: what was asked of this instance.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use http::{StatusCode, Version};
@@ -68,8 +65,13 @@ impl Key {
 }
 
 impl Requests {
-    /// A request has come.
-    pub(crate) fn begin<B>(self: &Arc<Self>, head: &http::Request<B>, is_https: bool) -> Request {
+    /// A request has come, at this time of the monotonic clock.
+    pub(crate) fn begin<B>(
+        self: &Arc<Self>,
+        head: &http::Request<B>,
+        is_https: bool,
+        began: u64,
+    ) -> Request {
         let key = Key {
             method: Method::of(head.method()),
             is_https,
@@ -79,7 +81,7 @@ impl Requests {
             fault: None,
         };
         key.counter(&self.begun).fetch_add(1, Ordering::Relaxed);
-        Request { began: Instant::now(), key, requests: Arc::clone(self) }
+        Request { began, key, requests: Arc::clone(self) }
     }
 
     pub(crate) fn visit(&self, visit: Visit<'_>) {
@@ -127,7 +129,8 @@ fn sums(counters: &Shards<Counters>) -> Vec<((Method, &'static str), u64)> {
 pub(crate) struct Request {
     requests: Arc<Requests>,
     key: Key,
-    began: Instant,
+    /// On the monotonic clock.
+    began: u64,
 }
 
 impl Request {
@@ -173,7 +176,7 @@ mod tests {
     #[test]
     fn a_request_is_told_apart_by_what_is_known_of_it() {
         let requests = Arc::<Requests>::default();
-        let mut request = requests.begin(&head("GET", "/a/7"), false);
+        let mut request = requests.begin(&head("GET", "/a/7"), false, 0);
         request.route(&Arc::from("/a/{b}"));
         request.answered(StatusCode::OK);
         request.measure(&End::new(Outcome::COMPLETE, 3, 5), None);
@@ -213,7 +216,7 @@ mod tests {
             ("PUT", None, Outcome::CLIENT_GONE, ""),
         ] {
             let requests = Arc::<Requests>::default();
-            let mut request = requests.begin(&head(method, "/"), true);
+            let mut request = requests.begin(&head(method, "/"), true, 0);
             status
                 .into_iter()
                 .for_each(|status| request.answered(StatusCode::from_u16(status).unwrap()));
@@ -234,8 +237,10 @@ mod tests {
             let get = "http.request.method=GET url.scheme=http".to_owned();
             assert_eq!(metrics.last().unwrap().points, [(get, wanted, 0)]);
         };
-        let (one, two) =
-            (requests.begin(&head("GET", "/"), false), requests.begin(&head("GET", "/"), false));
+        let (one, two) = (
+            requests.begin(&head("GET", "/"), false, 0),
+            requests.begin(&head("GET", "/"), false, 0),
+        );
         active(2.0);
         drop(one);
         active(1.0);

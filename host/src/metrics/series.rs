@@ -4,7 +4,6 @@ use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
 };
 
 use http::StatusCode;
@@ -18,6 +17,7 @@ use super::{
     histogram::{BYTES, Bounds, Histogram, SECONDS},
     shards::Shards,
 };
+use crate::monotonic;
 
 /// How many sets of attributes are told apart; all further ones are one series.
 const MOST: usize = 1000;
@@ -27,6 +27,8 @@ const MOST: usize = 1000;
 pub(super) struct Ended {
     /// From the request head to the last byte of the response, or to where it was cut.
     seconds: f64,
+    /// The end on the monotonic clock.
+    at: u64,
     request_bytes: u64,
     response_bytes: u64,
     /// The span of the exchange, where one is recorded.
@@ -34,11 +36,12 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// It began then, and is over now.
-    pub(super) fn after(began: Instant, end: &End, span: Option<SpanContext>) -> Self {
-        let seconds = began.elapsed().as_secs_f64();
+    /// It began then, on the monotonic clock.
+    pub(super) fn after(began: u64, end: &End, span: Option<SpanContext>) -> Self {
+        let at = end.monotonic().unwrap_or_else(monotonic::now);
+        let seconds = monotonic::seconds(began, at);
         let (request_bytes, response_bytes) = (end.request_bytes, end.response_bytes);
-        Self { seconds, request_bytes, response_bytes, span }
+        Self { seconds, at, request_bytes, response_bytes, span }
     }
 }
 
@@ -78,9 +81,12 @@ struct Series {
 
 impl Series {
     fn record(&mut self, ended: &Ended) {
-        self.duration.record(&SECONDS, ended.seconds, ended.span);
-        self.request_size.record(&BYTES, ended.request_bytes as f64, None);
-        self.response_size.record(&BYTES, ended.response_bytes as f64, None);
+        let bucket = self.duration.record(&SECONDS, ended.seconds);
+        if let Some(span) = &ended.span {
+            self.duration.keep(bucket, ended.seconds, span, ended.at);
+        }
+        self.request_size.record(&BYTES, ended.request_bytes as f64);
+        self.response_size.record(&BYTES, ended.response_bytes as f64);
     }
 
     fn add(&mut self, other: &Self) {
@@ -209,7 +215,8 @@ mod tests {
 
     use super::*;
 
-    const ENDED: Ended = Ended { seconds: 0.5, request_bytes: 1, response_bytes: 2, span: None };
+    const ENDED: Ended =
+        Ended { seconds: 0.5, at: 0, request_bytes: 1, response_bytes: 2, span: None };
 
     fn count(series: &Series) -> u64 {
         series.duration.counts().iter().sum()

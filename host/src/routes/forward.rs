@@ -28,37 +28,46 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// Sends `request` to `service`, under another path where there is one. Both bodies are streamed.
-pub(super) async fn forward(
+pub(super) fn forward(
     client: Client,
     service: Arc<str>,
     path: Option<Result<PathAndQuery, http::Error>>,
     mut request: Request<Body>,
-) -> Result<Response<Body>, CallError> {
-    if let Some(path) = path
-        .transpose()
-        .map_err(|source| CallError::Request { service: service.to_string(), source })?
-    {
-        *request.uri_mut() = Uri::from(path);
+) -> impl Future<Output = Result<Response<Body>, CallError>> + Send {
+    let path = path.transpose().map(|path| {
+        if let Some(path) = path {
+            *request.uri_mut() = Uri::from(path);
+        }
+    });
+    let upgrade = prepare(&mut request);
+    async move {
+        path.map_err(|source| CallError::Request { service: service.to_string(), source })?;
+        let mut response = client.send(&service, &mut request).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return switched(&service, upgrade, response).await;
+        }
+        if has_hop_by_hop(response.headers()) {
+            strip(response.headers_mut());
+        }
+        // A service may speak an older version than our client does.
+        *response.version_mut() = Version::HTTP_11;
+        Ok(response)
     }
+}
+
+/// Takes out what belongs to the connection that the request came by; the answer is what it asks
+/// that connection to become.
+fn prepare(request: &mut Request<Body>) -> Option<Upgrade> {
     let mut upgrade = None;
     if has_hop_by_hop(request.headers()) {
-        upgrade = Upgrade::of(&mut request);
+        upgrade = Upgrade::of(request);
         strip(request.headers_mut());
     }
     join_cookies(request.headers_mut());
     if let Some(upgrade) = &upgrade {
         ask(request.headers_mut(), &upgrade.protocol);
     }
-    let mut response = client.call(&service, request).await?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switched(&service, upgrade, response).await;
-    }
-    if has_hop_by_hop(response.headers()) {
-        strip(response.headers_mut());
-    }
-    // A service may speak an older version than our client does.
-    *response.version_mut() = Version::HTTP_11;
-    Ok(response)
+    upgrade
 }
 
 /// A request for another protocol on the same connection, and what it asks for.

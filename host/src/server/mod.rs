@@ -11,10 +11,12 @@ use std::{
         ErrorKind::{ConnectionAborted, ConnectionReset},
     },
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -25,6 +27,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
 };
+use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -178,7 +181,8 @@ impl<S: Sealed> Server<S> {
                 request.extensions_mut().insert(ByTls);
             }
             let is_last = is_leaving.load(Ordering::Relaxed) && request.version() < Version::HTTP_2;
-            answered(answer(service.clone(), request, peer), traffic.request(), is_last)
+            let inner = answer(service.clone(), request, peer);
+            Answered { inner, ticket: Some(traffic.request()), is_last }
         });
         let stream = TokioIo::new(stream);
         let connection = self.builder.serve_connection_with_upgrades(stream, service);
@@ -221,19 +225,31 @@ fn answer(
     service.oneshot(request)
 }
 
-/// The answer to a request that is counted by its status, and that may be the last of its
-/// connection: RFC 9112, section 9.6.
-async fn answered(
-    answer: impl Future<Output = Result<Response<Body>, Infallible>>,
-    ticket: Ticket,
-    is_last: bool,
-) -> Result<Response<Body>, Infallible> {
-    let mut response = answer.await?;
-    ticket.answered(response.status());
-    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+pin_project! {
+    /// The answer to a request that is counted by its status, and that may be the last of its
+    /// connection: RFC 9112, section 9.6. An `async` function would hold the answer twice.
+    struct Answered<F> {
+        #[pin]
+        inner: F,
+        ticket: Option<Ticket>,
+        is_last: bool,
     }
-    Ok(response)
+}
+
+impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Answered<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let mut response = ready!(this.inner.poll(cx))?;
+        if let Some(ticket) = this.ticket.take() {
+            ticket.answered(response.status());
+        }
+        if *this.is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(Ok(response))
+    }
 }
 
 /// Connections that finish what they have begun.
