@@ -14,6 +14,7 @@ use std::{
 };
 
 use plugin_api::{Host, Level};
+use rustc_hash::FxHashMap;
 
 const TARGET: &str = "plugin_otel";
 
@@ -57,8 +58,9 @@ pub(crate) struct Cardinality {
 
 #[derive(Debug, Default)]
 struct Names {
-    /// Each with its methods, of which there are few: one hash is enough.
-    by_route: HashMap<String, Vec<(&'static str, SpanName)>>,
+    /// Each with its methods, of which there are few: one hash is enough. It is the quick kind: a
+    /// route is a template of the host's, which no caller chooses.
+    by_route: FxHashMap<String, Vec<(&'static str, SpanName)>>,
     count: usize,
     overflow: HashMap<&'static str, SpanName>,
 }

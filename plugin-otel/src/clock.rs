@@ -20,7 +20,7 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn new() -> Self {
         let clock = Self { wall: 0.into(), looked: 0.into() };
-        clock.look(nanos(ClockId::Monotonic));
+        clock.look();
         clock
     }
 
@@ -36,13 +36,14 @@ impl Clock {
 
     fn at(&self, monotonic: u64) -> u64 {
         if monotonic.saturating_sub(self.looked.load(Ordering::Relaxed)) > MOST_AGE {
-            self.look(monotonic);
+            self.look();
         }
         self.wall.load(Ordering::Relaxed).saturating_add(monotonic)
     }
 
     /// Several threads may look at once; they see the same time.
-    fn look(&self, now: u64) {
+    fn look(&self) {
+        let now = nanos(ClockId::Monotonic);
         self.wall.store(nanos(ClockId::Realtime).saturating_sub(now), Ordering::Relaxed);
         self.looked.store(now, Ordering::Relaxed);
     }

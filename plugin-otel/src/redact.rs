@@ -65,6 +65,9 @@ impl Redaction {
 
     /// The path without user names, passwords and secret values of URLs in it.
     pub(crate) fn path<'a>(&self, path: &'a str) -> Cow<'a, str> {
+        if !may_hide(path) {
+            return Cow::Borrowed(path);
+        }
         let path = user_info(path);
         if !self.hides_any(&path) {
             return path;
@@ -129,8 +132,7 @@ impl Redaction {
 
     /// Whether a secret is somewhere in this text, encoded or not. Allocates only where it is encoded.
     fn hides_any(&self, text: &str) -> bool {
-        // Without one of these there is neither a pair, nor user information, nor anything encoded.
-        if !text.bytes().any(|byte| matches!(byte, b'=' | b'@' | b'%')) {
+        if !may_hide(text) {
             return false;
         }
         let mut text = Cow::Borrowed(text);
@@ -195,6 +197,12 @@ fn shows(text: &str, key: &str) -> bool {
 fn is_redacted(value: &str) -> bool {
     let after = value.strip_prefix(REDACTED);
     after.is_some_and(|after| !after.starts_with(|char| !"&#;/?\"<> ,".contains(char)))
+}
+
+/// Whether a secret can be in this text: without one of these there is neither a pair, nor user
+/// information, nor anything encoded.
+fn may_hide(text: &str) -> bool {
+    text.bytes().any(|byte| matches!(byte, b'=' | b'@' | b'%'))
 }
 
 /// The text with the user names and passwords of all URLs in it redacted.

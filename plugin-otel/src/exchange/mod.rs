@@ -167,15 +167,22 @@ impl Tracing {
         (span, Some(Follow::Held(hold.parent(span.span_id))))
     }
 
+    /// Takes a sampled span that is over.
+    pub(crate) fn finish_sampled(&self, record: &Record) {
+        self.pipeline.ended();
+        self.pipeline.finish(record);
+    }
+
     /// Takes a span that is over.
     pub(crate) fn finish(&self, record: Record, follow: Follow) {
+        let hold = match follow {
+            Follow::Sampled => return self.finish_sampled(&record),
+            Follow::Held(hold) => hold,
+        };
         self.pipeline.ended();
-        match follow {
-            Follow::Sampled => self.pipeline.finish(&record),
-            Follow::Held(hold) => hold.settle(record, |record| {
-                self.pipeline.kept();
-                self.pipeline.finish(&record);
-            }),
-        }
+        hold.settle(record, |record| {
+            self.pipeline.kept();
+            self.pipeline.finish(&record);
+        });
     }
 }

@@ -165,7 +165,7 @@ impl Recording {
 
     /// The end, at this time of the monotonic clock where that is told.
     pub(super) fn finish(&mut self, outcome: Outcome, monotonic: Option<u64>) {
-        let Some(mut record) = self.record.take() else { return };
+        let Some(record) = &mut self.record else { return };
         let (reason, fault) = end::describe(outcome);
         record.text(semconv::EXCHANGE_END_REASON, reason);
         let mut grpc_error = None;
@@ -185,8 +185,14 @@ impl Recording {
         }
         // The wall clock may be set meanwhile, and a span must not end before it starts.
         record.end = self.tracing.clock.told(monotonic).max(record.start);
-        let follow = std::mem::replace(&mut self.follow, Follow::Sampled);
-        self.tracing.finish(record, follow);
+        // A record is large: the usual one is handed over where it is.
+        if let Follow::Sampled = self.follow {
+            self.tracing.finish_sampled(record);
+            self.record = None;
+        } else if let Some(record) = self.record.take() {
+            let follow = std::mem::replace(&mut self.follow, Follow::Sampled);
+            self.tracing.finish(record, follow);
+        }
     }
 }
 

@@ -1,6 +1,15 @@
 //! Identifiers in hexadecimal digits.
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// The two digits of each byte.
+const PAIRS: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let (mut pairs, mut byte) = ([[0; 2]; 256], 0);
+    while byte < pairs.len() {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0x0f]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// Exactly `2 * N` lower-case digits.
 pub(super) fn read<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
@@ -34,8 +43,7 @@ pub(super) fn read_short<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
 /// Writes as many bytes as `place` has room for.
 pub(super) fn write(place: &mut [u8], bytes: &[u8]) {
     for (pair, byte) in place.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 0x0f)];
+        pair.copy_from_slice(&PAIRS[usize::from(*byte)]);
     }
 }
 
