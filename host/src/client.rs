@@ -118,12 +118,12 @@ impl Client {
     /// # Errors
     /// When no response head came; see [`CallError`]. A body that breaks later is an error of that
     /// body.
-    pub fn call<'a>(
-        &'a self,
-        service: &'a str,
+    pub async fn call(
+        &self,
+        service: &str,
         mut request: Request<Body>,
-    ) -> impl Future<Output = Result<Response<Body>, CallError>> + Send + use<'a> {
-        async move { self.send(service, &mut request).await }
+    ) -> Result<Response<Body>, CallError> {
+        self.send(service, &mut request).await
     }
 
     /// As [`Client::call`]; takes the request where it stands.

@@ -7,9 +7,9 @@ use crate::{record::Record, semconv, short::Short};
 /// The host and the port that a client named; the scheme's port where it named none.
 pub(crate) fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>) {
     // From the end, so that a port is found soon; a user before the host is rare.
-    let colon = memchr::memrchr2(b':', b'@', authority.as_bytes());
-    let colon = colon.filter(|at| authority.as_bytes()[*at] == b':');
-    let at = memchr::memrchr(b'@', authority[..colon.unwrap_or(authority.len())].as_bytes());
+    let bytes = authority.as_bytes();
+    let colon = memchr::memrchr2(b':', b'@', bytes).filter(|at| bytes[*at] == b':');
+    let at = memchr::memrchr(b'@', &bytes[..colon.unwrap_or(bytes.len())]);
     let begin = at.map_or(0, |at| at + 1);
     let place = &authority[begin..];
     let default = match scheme {
