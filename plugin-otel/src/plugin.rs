@@ -18,12 +18,12 @@ use serde_json::json;
 use crate::{
     config::{self, Config, Destination, SETTINGS},
     exchange::{Client, Server, Tally, Tracing},
-    live::{LIVE_SETTINGS, Live},
+    live::LIVE_SETTINGS,
     log,
     metrics::{Own, Reader},
     pipeline::{Counts, ExportState, Pipeline, export::Exporter},
     provider, redact,
-    remote_sampler::{Asker, Service as Sampled},
+    remote_sampler::Asker,
     semconv,
     signal::Signal,
     telemetry::Inside,
@@ -176,7 +176,8 @@ impl Running {
             .transpose()?;
         let tracing = Tracing::new(config, host.clone(), Arc::clone(&pipeline));
         let live = tracing.live().clone();
-        pipeline.run_beside(asker(config, &live, host, &resource).run());
+        let asker = Asker::new(live.clone(), host, config.traces.clone(), &resource);
+        pipeline.run_beside(asker.run());
         let provider = provider::register(live, resource, Arc::clone(&pipeline));
         let has_collector = config.traces.exporter == config::Exporter::Otlp;
         Ok(Self { pipeline, logs, own, metrics, provider, tracing, has_collector })
@@ -212,11 +213,6 @@ fn pipeline(
     let exporter = Exporter::new(signal, destination, resource)?;
     let pipeline = Pipeline::start(signal, destination, host.clone(), exporter);
     pipeline.map(Arc::new).map_err(|error| failed(format_args!("no export thread: {error}")))
-}
-
-fn asker(config: &Config, live: &Live, host: Host, resource: &Resource) -> Asker {
-    let (live, destination) = (live.clone(), config.traces.clone());
-    Asker { live, host, destination, service: Sampled::of(resource) }
 }
 
 fn read(settings: &str) -> Result<Config, PluginError> {

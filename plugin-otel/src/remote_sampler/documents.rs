@@ -9,8 +9,8 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Service,
     numbers::{number, ratio},
+    service::Service,
 };
 use crate::{
     rate::Rate,

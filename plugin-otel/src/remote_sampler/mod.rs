@@ -6,6 +6,7 @@
 mod documents;
 mod jaeger;
 mod numbers;
+mod service;
 mod xray;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -13,14 +14,14 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Response, Uri};
 use http_body_util::Collected;
-use opentelemetry::Key;
 use opentelemetry_sdk::Resource;
 use plugin_api::{Host, Level};
 use tokio::{select, time};
 
+use self::service::Service;
 use crate::{
     config::Destination, live::Live, pipeline::Transport, redact::shown_url, rules::Rule,
-    sampling::Root, semconv, xray::Manifest,
+    sampling::Root, xray::Manifest,
 };
 
 const TARGET: &str = "plugin_otel::sampling";
@@ -96,46 +97,26 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// For whom a server is asked; what is not known is empty.
-#[derive(Debug)]
-pub(crate) struct Service {
-    name: String,
-    /// Where it runs, in X-Ray's words.
-    platform: &'static str,
-    /// The AWS resource that it is.
-    arn: String,
-}
-
-impl Service {
-    pub(crate) fn of(resource: &Resource) -> Self {
-        let text = |key| {
-            let value = resource.get(&Key::from_static_str(key));
-            value.map(|value| value.to_string()).unwrap_or_default()
-        };
-        let platform = match text(semconv::CLOUD_PLATFORM).as_str() {
-            "aws_ec2" => "AWS::EC2::Instance",
-            "aws_ecs" => "AWS::ECS::Container",
-            "aws_eks" => "AWS::EKS::Container",
-            "aws_elastic_beanstalk" => "AWS::ElasticBeanstalk::Environment",
-            "aws_lambda" => "AWS::Lambda::Function",
-            _ => "",
-        };
-        let container = text(semconv::AWS_ECS_CONTAINER_ARN);
-        let arn = if container.is_empty() { text(semconv::CLOUD_RESOURCE_ID) } else { container };
-        Self { name: text(semconv::SERVICE_NAME), platform, arn }
-    }
-}
-
 /// Asks as long as, and where, the sampler in force says.
 pub(crate) struct Asker {
-    pub(crate) live: Live,
-    pub(crate) host: Host,
-    /// Of this, timeout and files for TLS hold for the server, too.
-    pub(crate) destination: Destination,
-    pub(crate) service: Service,
+    live: Live,
+    host: Host,
+    destination: Destination,
+    service: Service,
 }
 
 impl Asker {
+    /// Asks for the service that `resource` describes. Of the collector's `destination`, timeout and
+    /// files for TLS hold for the server, too.
+    pub(crate) fn new(
+        live: Live,
+        host: Host,
+        destination: Destination,
+        resource: &Resource,
+    ) -> Self {
+        Self { live, host, destination, service: Service::of(resource) }
+    }
+
     /// Runs until it is dropped.
     pub(crate) async fn run(self) {
         let mut remote = self.live.remote();
