@@ -1,30 +1,28 @@
 //! The configuration together with where each value comes from.
 
+mod check;
+mod effective;
+
 use std::{
     collections::BTreeSet,
     env,
     fmt::Display,
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use plugin_api::{PluginError, Setting};
-use serde_json::Value as Json;
 
+pub use self::effective::Effective;
 use super::{
-    Backend, Config, Otel, Topology,
+    Config, Otel,
     error::{ConfigError, unknown_key},
     fragment::Fragment,
     tree::{self, Entry, Origin, Table, Value},
 };
-use crate::{config::redis_url, routes::Routes};
 
 /// Where a configuration is looked for when nobody names a file.
 const USUAL_PLACES: [&str; 2] = ["host.toml", "/etc/host/host.toml"];
-
-/// A store has better things to do than to renew entries.
-const LEAST_HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// The configuration as it is in force, and where each value of it comes from.
 #[derive(Debug, Clone)]
@@ -36,17 +34,6 @@ pub struct Settings {
     /// `[otel]` without the keys that are the host's.
     plugin: Table,
     tree: Table,
-}
-
-/// One line of `host check`: a key, its value as TOML, and where the value comes from.
-#[derive(Debug)]
-pub struct Effective {
-    /// The dotted key.
-    pub key: String,
-    /// The value, secrets masked.
-    pub value: String,
-    /// Where the value comes from.
-    pub source: String,
 }
 
 impl Settings {
@@ -183,155 +170,6 @@ impl Settings {
         ConfigError::setting(origin, format!("otel.{}", error.key()), error.message())
     }
 
-    /// Every setting in force; `plugin` are those that the loaded plugin knows.
-    #[must_use]
-    pub fn effective(&self, plugin: &[Setting]) -> Vec<Effective> {
-        let mut lines = Vec::new();
-        if let Ok(Json::Object(sections)) = serde_json::to_value(&self.config) {
-            for (key, value) in &sections {
-                self.list(key, value, &mut lines);
-            }
-        }
-        lines.extend(plugin.iter().map(|setting| self.plugin_setting(setting)));
-        lines
-    }
-
-    fn list(&self, key: &str, value: &Json, lines: &mut Vec<Effective>) {
-        let name = |below: &str| format!("{key}.{below}");
-        match value {
-            Json::Object(table) => {
-                for (below, value) in table {
-                    self.list(&name(below), value, lines);
-                }
-            }
-            Json::Array(items) if items.iter().any(Json::is_object) => {
-                for (index, item) in items.iter().enumerate() {
-                    self.list(&name(&index.to_string()), item, lines);
-                }
-            }
-            _ => lines.push(Effective {
-                key: key.to_owned(),
-                value: match value {
-                    Json::String(text) if key.ends_with("password") && !text.is_empty() => {
-                        "***".to_owned()
-                    }
-                    _ => mask(&value.to_string()),
-                },
-                source: self.source(key),
-            }),
-        }
-    }
-
-    fn source(&self, key: &str) -> String {
-        let found = tree::find(&self.tree, key).filter(|entry| match &entry.value {
-            // The search ends at a table when the key itself is not set.
-            Value::Table(_) => false,
-            Value::Array(items) => !items.iter().any(|item| matches!(item.value, Value::Table(_))),
-            _ => true,
-        });
-        found.map_or(&Origin::Default, |entry| &entry.origin).source()
-    }
-
-    fn plugin_setting(&self, setting: &Setting) -> Effective {
-        let set = self.plugin.get(setting.key());
-        let variable = || {
-            setting.variables().find_map(|name| {
-                let text = env::var(name).ok().filter(|text| !text.is_empty())?;
-                let origin = Origin::Variable(name.to_owned());
-                Some((Json::from(text).to_string(), origin.source()))
-            })
-        };
-        let (value, source) = match set {
-            Some(entry) => (entry.to_json().to_string(), entry.origin.source()),
-            None => variable()
-                .unwrap_or_else(|| (setting.default_value().to_owned(), Origin::Default.source())),
-        };
-        let is_secret = setting.is_secret() && source != Origin::Default.source();
-        let value = if is_secret { "***".to_owned() } else { mask(&value) };
-        Effective { key: format!("otel.{}", setting.key()), value, source }
-    }
-
-    /// What the types alone do not say.
-    fn check(&self) -> Result<(), ConfigError> {
-        Routes::check(&self.config.route).map_err(|error| {
-            let key = format!("route.{}.{}", error.index, error.key);
-            ConfigError::setting(self.origin(&key), key, error.message)
-        })?;
-        self.check_services()?;
-        self.check_discovery()?;
-        self.check_checksum()
-    }
-
-    /// With the `static` backend every group that will ever be is known now.
-    fn check_services(&self) -> Result<(), ConfigError> {
-        if !matches!(self.config.discovery.backend, Backend::Static) {
-            return Ok(());
-        }
-        let known = &self.config.discovery.r#static;
-        for (index, route) in self.config.route.iter().enumerate() {
-            let Some(service) = route.service.as_ref().filter(|s| !known.contains_key(*s)) else {
-                continue;
-            };
-            let key = format!("route.{index}.service");
-            let message = format!("\"{service}\" has no instances under [discovery.static]");
-            return Err(ConfigError::setting(self.origin(&key), key, message));
-        }
-        Ok(())
-    }
-
-    /// Others must be able to find this instance, where there are others.
-    fn check_discovery(&self) -> Result<(), ConfigError> {
-        let Config { discovery, server, .. } = &self.config;
-        if discovery.heartbeat < LEAST_HEARTBEAT {
-            let message = format!("wanted at least {LEAST_HEARTBEAT:?}");
-            return Err(self.error("discovery.heartbeat", message));
-        }
-        if matches!(discovery.backend, Backend::Static) {
-            return Ok(());
-        }
-        if matches!(discovery.backend, Backend::Etcd) && discovery.etcd.endpoints.is_empty() {
-            return Err(self.error("discovery.etcd.endpoints", "wanted one URL at least"));
-        }
-        let redis = &discovery.redis;
-        if redis.tls.is_given() && !redis.url.is_tls() {
-            let message =
-                "is of no use to a redis:// URL; wanted discovery.redis.url with rediss://";
-            return Err(self.error("discovery.redis.tls", message));
-        }
-        if matches!(redis.url.topology(), Topology::Cluster { .. })
-            && !redis_url::has_hash_tag(&redis.prefix)
-        {
-            let message = format!(
-                "wanted a hash tag, such as \"{{host}}\", so that one node of the cluster has all \
-                 keys; found {:?}",
-                redis.prefix
-            );
-            return Err(self.error("discovery.redis.prefix", message));
-        }
-        let group = &self.config.service.group;
-        if group.is_empty() || group.contains(['/', ':']) {
-            let message = format!("wanted a name without '/' and ':', found {group:?}");
-            return Err(self.error("service.group", message));
-        }
-        if discovery.advertise.is_none() && server.listen.ip().is_unspecified() {
-            let message = format!(
-                "nobody can call {}; say in discovery.advertise how others reach this instance",
-                server.listen
-            );
-            return Err(self.error("server.listen", message));
-        }
-        Ok(())
-    }
-
-    fn check_checksum(&self) -> Result<(), ConfigError> {
-        let Some(sha256) = &self.config.otel.sha256 else { return Ok(()) };
-        if sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Ok(());
-        }
-        let message = format!("wanted 64 hexadecimal digits, found {sha256:?}");
-        Err(ConfigError::setting(self.origin("otel.sha256"), "otel.sha256", message))
-    }
-
     /// What is wrong with the value of `key`, with the place where it was set.
     pub(crate) fn error(&self, key: &str, message: impl Display) -> ConfigError {
         ConfigError::setting(self.origin(key), key, message)
@@ -366,22 +204,12 @@ fn take_plugin_keys(tree: &mut Table) -> Table {
     plugin
 }
 
-/// Hides the user information of a URL.
-fn mask(text: &str) -> String {
-    let Some((before, rest)) = text.split_once("://") else { return text.to_owned() };
-    let authority_end = rest.find(['/', '?', '"']).unwrap_or(rest.len());
-    match rest[..authority_end].rfind('@') {
-        Some(at) => format!("{before}://***{}", &rest[at..]),
-        None => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::LogFilter;
 
-    fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
+    pub(super) fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
         let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         Settings::parse(Some("host.toml".into()), text, variables.collect())
             .map_err(|e| e.to_string())
@@ -558,88 +386,6 @@ mod tests {
         let known = [Setting::new("headers", "{}", ""), Setting::new("sampler-args", "", "")];
         let error = settings.check_plugin_keys(&known).unwrap_err().to_string();
         assert!(error.contains("otel.max-queue-size: unknown key"), "{error}");
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_store_is_named_too() {
-        for (text, wanted) in [
-            (
-                "[discovery.redis]\nurl = \"redis://a:26379,b:26379\"",
-                "host.toml:2: discovery.redis.url: wanted the URL of one server, or of several with \
-                 redis+sentinel:// or redis+cluster://",
-            ),
-            (
-                "[discovery]\nbackend = \"redis\"\nredis.url = \"redis+cluster://a:1,b:1\"\n\
-                 redis.prefix = \"{}x\"",
-                "host.toml:4: discovery.redis.prefix: wanted a hash tag, such as \"{host}\", so that \
-                 one node of the cluster has all keys; found \"{}x\"",
-            ),
-            (
-                "[discovery]\nbackend = \"etcd\"\n[server]\nlisten = \"0.0.0.0:80\"",
-                "host.toml:4: server.listen: nobody can call 0.0.0.0:80; say in \
-                 discovery.advertise how others reach this instance",
-            ),
-            (
-                "[discovery]\nbackend = \"etcd\"\n[service]\ngroup = \"a/b\"",
-                "host.toml:4: service.group: wanted a name without '/' and ':', found \"a/b\"",
-            ),
-            (
-                "[discovery]\nbackend = \"etcd\"\netcd.endpoints = []",
-                "host.toml:3: discovery.etcd.endpoints: wanted one URL at least",
-            ),
-            (
-                "[discovery]\nbackend = \"redis\"\nredis.tls = { ca = \"ca.pem\" }",
-                "host.toml:3: discovery.redis.tls: is of no use to a redis:// URL; wanted \
-                 discovery.redis.url with rediss://",
-            ),
-        ] {
-            assert_eq!(parse(text, &[]).unwrap_err(), wanted, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_store_may_come_to_know_a_group_that_is_not_known_yet() {
-        let route = "[[route]]\npath = \"/a\"\nservice = \"later\"";
-        assert!(parse(route, &[]).is_err());
-        assert!(parse(route, &[("HOST_DISCOVERY__BACKEND", "redis")]).is_ok());
-    }
-
-    #[test]
-    fn secrets_of_a_store_are_not_printed() {
-        let file = "[discovery]\netcd.password = \"pw1\"\nredis.url = \"redis://me:pw2@a:1/0\"";
-        let settings = parse(file, &[]).unwrap();
-        let printed =
-            format!("{:?} {:?}", settings.effective(&[]), settings.config().discovery.redis);
-        assert!(!printed.contains("pw1") && !printed.contains("pw2"), "{printed}");
-        assert!(printed.contains("redis://***@a:1/0"), "{printed}");
-        let wrong = parse("[discovery]\nredis.url = \"redi://me:pw3@a:1/0\"", &[]).unwrap_err();
-        assert!(!wrong.contains("pw3"), "{wrong}");
-    }
-
-    #[test]
-    fn secrets_are_not_printed() {
-        let file = "[otel]\nendpoint = \"http://me:pw@c:1/x\"\nheaders = { k = \"token\" }";
-        let settings = parse(file, &[]).unwrap();
-        let known = [Setting::new("endpoint", "", ""), Setting::new("headers", "{}", "").secret()];
-        let printed = format!("{:?}", settings.effective(&known));
-        assert!(!printed.contains("pw") && !printed.contains("token"), "{printed}");
-        assert!(printed.contains("http://***@c:1/x"), "{printed}");
-    }
-
-    #[test]
-    fn the_sample_shows_every_key_with_its_default() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/host.toml");
-        let sample = Settings::load(Some(&file)).unwrap();
-        let set = sample.effective(&[]);
-        let defaults = parse("", &[]).unwrap().effective(&[]);
-        let pairs = |lines: &[Effective]| -> Vec<(String, String)> {
-            lines.iter().map(|line| (line.key.clone(), line.value.clone())).collect()
-        };
-        assert_eq!(pairs(&set), pairs(&defaults));
-        // A table of none cannot be written; the sample shows it in comments.
-        for line in set.iter().filter(|line| line.key != "route") {
-            assert!(line.source.starts_with("file "), "{} is not in the sample", line.key);
-        }
     }
 
     #[test]

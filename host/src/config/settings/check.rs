@@ -1,0 +1,144 @@
+//! What is wrong with a configuration beyond what its types say.
+
+use std::time::Duration;
+
+use super::Settings;
+use crate::{
+    config::{Backend, Config, Topology, error::ConfigError, redis_url},
+    routes::Routes,
+};
+
+/// A store has better things to do than to renew entries.
+const LEAST_HEARTBEAT: Duration = Duration::from_millis(100);
+
+impl Settings {
+    /// What the types alone do not say.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        Routes::check(&self.config.route).map_err(|error| {
+            let key = format!("route.{}.{}", error.index, error.key);
+            ConfigError::setting(self.origin(&key), key, error.message)
+        })?;
+        self.check_services()?;
+        self.check_discovery()?;
+        self.check_checksum()
+    }
+
+    /// With the `static` backend every group that will ever be is known now.
+    fn check_services(&self) -> Result<(), ConfigError> {
+        if !matches!(self.config.discovery.backend, Backend::Static) {
+            return Ok(());
+        }
+        let known = &self.config.discovery.r#static;
+        for (index, route) in self.config.route.iter().enumerate() {
+            let Some(service) = route.service.as_ref().filter(|s| !known.contains_key(*s)) else {
+                continue;
+            };
+            let key = format!("route.{index}.service");
+            let message = format!("\"{service}\" has no instances under [discovery.static]");
+            return Err(ConfigError::setting(self.origin(&key), key, message));
+        }
+        Ok(())
+    }
+
+    /// Others must be able to find this instance, where there are others.
+    fn check_discovery(&self) -> Result<(), ConfigError> {
+        let Config { discovery, server, .. } = &self.config;
+        if discovery.heartbeat < LEAST_HEARTBEAT {
+            let message = format!("wanted at least {LEAST_HEARTBEAT:?}");
+            return Err(self.error("discovery.heartbeat", message));
+        }
+        if matches!(discovery.backend, Backend::Static) {
+            return Ok(());
+        }
+        if matches!(discovery.backend, Backend::Etcd) && discovery.etcd.endpoints.is_empty() {
+            return Err(self.error("discovery.etcd.endpoints", "wanted one URL at least"));
+        }
+        let redis = &discovery.redis;
+        if redis.tls.is_given() && !redis.url.is_tls() {
+            let message =
+                "is of no use to a redis:// URL; wanted discovery.redis.url with rediss://";
+            return Err(self.error("discovery.redis.tls", message));
+        }
+        if matches!(redis.url.topology(), Topology::Cluster { .. })
+            && !redis_url::has_hash_tag(&redis.prefix)
+        {
+            let message = format!(
+                "wanted a hash tag, such as \"{{host}}\", so that one node of the cluster has all \
+                 keys; found {:?}",
+                redis.prefix
+            );
+            return Err(self.error("discovery.redis.prefix", message));
+        }
+        let group = &self.config.service.group;
+        if group.is_empty() || group.contains(['/', ':']) {
+            let message = format!("wanted a name without '/' and ':', found {group:?}");
+            return Err(self.error("service.group", message));
+        }
+        if discovery.advertise.is_none() && server.listen.ip().is_unspecified() {
+            let message = format!(
+                "nobody can call {}; say in discovery.advertise how others reach this instance",
+                server.listen
+            );
+            return Err(self.error("server.listen", message));
+        }
+        Ok(())
+    }
+
+    fn check_checksum(&self) -> Result<(), ConfigError> {
+        let Some(sha256) = &self.config.otel.sha256 else { return Ok(()) };
+        if sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(());
+        }
+        let message = format!("wanted 64 hexadecimal digits, found {sha256:?}");
+        Err(ConfigError::setting(self.origin("otel.sha256"), "otel.sha256", message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::settings::tests::parse;
+
+    #[test]
+    fn what_is_wrong_with_a_store_is_named_too() {
+        for (text, wanted) in [
+            (
+                "[discovery.redis]\nurl = \"redis://a:26379,b:26379\"",
+                "host.toml:2: discovery.redis.url: wanted the URL of one server, or of several with \
+                 redis+sentinel:// or redis+cluster://",
+            ),
+            (
+                "[discovery]\nbackend = \"redis\"\nredis.url = \"redis+cluster://a:1,b:1\"\n\
+                 redis.prefix = \"{}x\"",
+                "host.toml:4: discovery.redis.prefix: wanted a hash tag, such as \"{host}\", so that \
+                 one node of the cluster has all keys; found \"{}x\"",
+            ),
+            (
+                "[discovery]\nbackend = \"etcd\"\n[server]\nlisten = \"0.0.0.0:80\"",
+                "host.toml:4: server.listen: nobody can call 0.0.0.0:80; say in \
+                 discovery.advertise how others reach this instance",
+            ),
+            (
+                "[discovery]\nbackend = \"etcd\"\n[service]\ngroup = \"a/b\"",
+                "host.toml:4: service.group: wanted a name without '/' and ':', found \"a/b\"",
+            ),
+            (
+                "[discovery]\nbackend = \"etcd\"\netcd.endpoints = []",
+                "host.toml:3: discovery.etcd.endpoints: wanted one URL at least",
+            ),
+            (
+                "[discovery]\nbackend = \"redis\"\nredis.tls = { ca = \"ca.pem\" }",
+                "host.toml:3: discovery.redis.tls: is of no use to a redis:// URL; wanted \
+                 discovery.redis.url with rediss://",
+            ),
+        ] {
+            assert_eq!(parse(text, &[]).unwrap_err(), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_store_may_come_to_know_a_group_that_is_not_known_yet() {
+        let route = "[[route]]\npath = \"/a\"\nservice = \"later\"";
+        assert!(parse(route, &[]).is_err());
+        assert!(parse(route, &[("HOST_DISCOVERY__BACKEND", "redis")]).is_ok());
+    }
+}
