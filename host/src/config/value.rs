@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use http::{HeaderValue, Uri, uri::Scheme};
+use http::{
+    HeaderValue, Uri,
+    uri::{Authority, Scheme},
+};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
@@ -48,14 +51,23 @@ impl TryFrom<String> for BaseUrl {
         if uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
             return Err("wanted a URL without a query and without user information".to_owned());
         }
+        let uri = without_usual_port(uri).map_err(|error| format!("{text:?}: {error}"))?;
         let host = uri.authority().map_or("", |authority| authority.as_str());
-        // HTTP/2 wants it to be the authority of the target, letter by letter.
-        let is_tls = uri.scheme() == Some(&Scheme::HTTPS);
-        let host = host.strip_suffix(":80").filter(|_| !is_tls).unwrap_or(host);
         let host = HeaderValue::from_str(host)
             .map_err(|_| format!("wanted a URL with a host, found {text:?}"))?;
         Ok(Self { uri, host })
     }
+}
+
+/// The same URL in one form only: RFC 9110, section 4.2.3.
+fn without_usual_port(uri: Uri) -> Result<Uri, http::Error> {
+    let usual = if uri.scheme() == Some(&Scheme::HTTPS) { ":443" } else { ":80" };
+    let mut parts = uri.into_parts();
+    let short = parts.authority.as_ref().and_then(|it| it.as_str().strip_suffix(usual));
+    if let Some(authority) = short.map(Authority::try_from).transpose()? {
+        parts.authority = Some(authority);
+    }
+    Ok(Uri::from_parts(parts)?)
 }
 
 impl From<BaseUrl> for String {
@@ -160,10 +172,15 @@ mod tests {
             ("http://127.0.0.1:8080", "127.0.0.1:8080"),
             ("http://[::1]:1/base", "[::1]:1"),
             ("http://greeter:80", "greeter"),
-            ("https://greeter:443/base", "greeter:443"),
+            ("https://greeter:443/base", "greeter"),
+            ("http://greeter:443", "greeter:443"),
+            ("http://[::1]:80", "[::1]"),
+            ("http://[::80]", "[::80]"),
             ("https://greeter:80", "greeter:80"),
         ] {
-            assert_eq!(BaseUrl::try_from(good.to_owned()).unwrap().host(), host, "{good}");
+            let url = BaseUrl::try_from(good.to_owned()).unwrap();
+            assert_eq!(url.host(), host, "{good}");
+            assert_eq!(url.uri().authority().unwrap(), host, "{good}");
         }
         for bad in ["", "greeter:80", "https://", "http://u:p@a", "http://a/?q", "ftp://a", "/x"] {
             assert!(BaseUrl::try_from(bad.to_owned()).is_err(), "{bad}");
