@@ -22,6 +22,7 @@ trials![
     a_large_body_passes_unchanged,
     hop_by_hop_headers_stay_behind,
     trailers_pass_over_http2,
+    cookies_that_http2_has_cut_are_one_line_again,
     a_path_without_a_route_is_404,
     an_upstream_that_is_down_is_502,
     a_dead_instance_is_passed_over,
@@ -198,6 +199,17 @@ async fn trailers_pass_over_http2() {
     let body = within("the end of a response", response.into_body().collect()).await.unwrap();
     assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
     assert_eq!(body.to_bytes(), "hello");
+}
+
+async fn cookies_that_http2_has_cut_are_one_line_again() {
+    let upstream = Upstream::ready().await;
+    let host = forward_to(&upstream).await;
+    let client = Client::http2();
+    let call = client.get(&host.url("/hello/ada")).header("cookie", "a=1").header("cookie", "b=2");
+    assert_eq!(call.send().await.status, 200);
+    let received = &upstream.received()[0];
+    assert_eq!(received.headers.get_all("cookie").iter().count(), 1, "{received:?}");
+    assert_eq!(received.header("cookie"), Some("a=1; b=2"));
 }
 
 async fn a_path_without_a_route_is_404() {
