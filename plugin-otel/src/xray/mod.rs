@@ -112,6 +112,8 @@ impl PartialEq for Manifest {
 
 #[cfg(test)]
 mod tests {
+    use plugin_api::Header;
+
     use super::*;
 
     /// A rule for the paths that match, with a fixed rate alone.
@@ -146,6 +148,24 @@ mod tests {
         let counts = |requests, sampled| Counts { requests, sampled, borrowed: 0 };
         let wanted = [("a", counts(5, 5)), ("c", counts(5, 5)), ("default", counts(5, 0))];
         assert_eq!(manifest.counts(), wanted.map(|(name, counts)| (name.to_owned(), counts)));
+    }
+
+    #[test]
+    fn a_decision_allocates_nothing() {
+        let now = Instant::now();
+        let attributes = vec![("http.request.header.x-tier".to_owned(), Wildcard::of("g*d"))];
+        let gold = Terms { attributes, has_reservoir: true, ..terms("gold", 1, "/a/*/c", 0.5) };
+        let manifest = Manifest::default().renewed(vec![gold, terms("all", 2, "/*", 0.5)], now);
+        let headers = [Header::new("x-tier", b"GOLD")];
+        let head = RequestHead::new("GET", "/a/b/c", &headers).to("http", "here:8080");
+        let count = allocation_counter::measure(|| {
+            for at in 0..10 {
+                let now = now + Duration::from_secs(at * 500);
+                std::hint::black_box(manifest.samples(&[0xff; 16], &head, now));
+            }
+        });
+        assert_eq!(count.count_total, 0);
+        assert!(manifest.counts()[0].1.requests > 5, "{manifest:?}");
     }
 
     #[test]
