@@ -45,12 +45,11 @@ thread_local! {
 }
 
 impl Slot {
-    fn holding(open: Open) -> Self {
+    /// An empty one.
+    fn take() -> Self {
         // Where a thread ends nothing is kept any more.
         let kept = KEPT.try_with(|kept| kept.borrow_mut().pop()).ok().flatten();
-        let mut slot = kept.unwrap_or_default();
-        *slot = Some(open);
-        Self(Some(slot))
+        Self(Some(kept.unwrap_or_default()))
     }
 
     fn record(&mut self) -> Option<&mut Record> {
@@ -85,11 +84,14 @@ impl LocalSpan {
         let now = tracing.clock.now();
         let parent = Some(parent.span()).filter(|parent| parent.is_valid());
         let callsite = head.callsite();
-        let mut record = Record::begin(Kind::Internal, &context, parent, callsite.name(), now);
-        callsite::record(&mut record, callsite);
-        tell(&mut record, head.fields());
+        let mut slot = Slot::take();
+        if let Some(slot) = &mut slot.0 {
+            let record = Record::begin(Kind::Internal, &context, parent, callsite.name(), now);
+            let (record, _) = slot.insert((record, follow));
+            callsite::record(record, callsite);
+            tell(record, head.fields());
+        }
         tracing.pipeline.began();
-        let slot = Slot::holding((record, follow));
         Begun { context, span: Some(Self { slot, tracing: Arc::clone(tracing) }) }
     }
 }

@@ -47,8 +47,8 @@ pub(super) fn collect<R>(
     record(&mut fields);
     // In place: the lists are large, and to move them costs more than what is in them.
     let Fields { texts, message, found } = &mut fields;
-    let all: SmallVec<[Field<'_>; USUAL]> =
-        found.iter().map(|(key, found)| Field::new(key, found.value(texts))).collect();
+    let mut all = SmallVec::<[Field<'_>; USUAL]>::new();
+    all.extend(found.iter().map(|(key, found)| Field::new(key, found.value(texts))));
     let result = body(&texts[message.clone()], &all);
     drop(all);
     let mut texts = std::mem::take(texts);

@@ -132,8 +132,9 @@ impl<S: Subscriber> Subscriber for Tap<S> {
     }
 
     fn event_enabled(&self, event: &tracing::Event<'_>) -> bool {
+        // Whoever is told of it looks again.
         let metadata = event.metadata();
-        !self.is_slight(metadata) && self.inner.event_enabled(event) || self.bridge.wants(metadata)
+        self.is_slight(metadata) || self.inner.event_enabled(event) || self.bridge.wants(metadata)
     }
 
     fn new_span(&self, attributes: &Attributes<'_>) -> Id {
