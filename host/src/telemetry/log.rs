@@ -27,13 +27,20 @@ static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 /// Starts the log. Called once, before anything is logged; a second call keeps the first log.
 pub(crate) fn start(log: &Log) {
     let (filter, handle) = Filter::new(log.level.build());
-    let lines = lines(log.format, io::stderr).with_filter(filter);
-    let subscriber = subscriber(lines, &bridge::BRIDGE);
-    // Another subscriber is there only when a service author installed one: then it is theirs.
-    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+    let is_installed = match log.format {
+        LogFormat::Text => install(text(io::stderr).with_filter(filter)),
+        LogFormat::Json => install(json(io::stderr).with_filter(filter)),
+    };
+    if is_installed {
         let _ = FILTER.set(handle);
     }
     report_panics();
+}
+
+/// Each format is a type of its own: a boxed layer is one more call for each step of a span.
+fn install(lines: impl Layer<Registry> + Send + Sync) -> bool {
+    // Another subscriber is there only when a service author installed one: then it is theirs.
+    tracing::subscriber::set_global_default(subscriber(lines, &bridge::BRIDGE)).is_ok()
 }
 
 /// From now on `level` says what is logged. Without a log of the host's own it does nothing.
@@ -52,18 +59,21 @@ fn subscriber(
     Tap::new(Registry::default().with(lines), bridge)
 }
 
-fn lines<W>(format: LogFormat, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
+fn text<W>(writer: W) -> impl Layer<Registry> + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
-    match format {
-        LogFormat::Text => layer.map_event_format(|inner| Correlated { inner, format }).boxed(),
-        LogFormat::Json => {
-            let layer = layer.json().flatten_event(true);
-            layer.map_event_format(|inner| Correlated { inner, format }).boxed()
-        }
-    }
+    layer.map_event_format(|inner| Correlated { inner, format: LogFormat::Text })
+}
+
+fn json<W>(writer: W) -> impl Layer<Registry> + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
+    let layer = layer.json().flatten_event(true);
+    layer.map_event_format(|inner| Correlated { inner, format: LogFormat::Json })
 }
 
 /// Writes a panic's message and place as one line of the log, in place of a report on several.
@@ -121,10 +131,16 @@ impl Captured {
     /// Captures the lines that are written on this thread from now on.
     pub(crate) fn start(format: LogFormat) -> Self {
         let lines = Sink::default();
-        let layer = self::lines(format, lines.writer());
-        let layer = layer.with_filter(Log::default().level.build());
-        let subscriber = subscriber(layer, &bridge::BRIDGE);
-        Self { lines, _scope: tracing::subscriber::set_default(subscriber) }
+        let scope = match format {
+            LogFormat::Text => Self::scope(text(lines.writer())),
+            LogFormat::Json => Self::scope(json(lines.writer())),
+        };
+        Self { lines, _scope: scope }
+    }
+
+    fn scope(lines: impl Layer<Registry> + Send + Sync) -> tracing::subscriber::DefaultGuard {
+        let lines = lines.with_filter(Log::default().level.build());
+        tracing::subscriber::set_default(subscriber(lines, &bridge::BRIDGE))
     }
 
     /// The lines up to now.
