@@ -308,7 +308,10 @@ fn a_span_that_was_open_before_stays_unknown() {
     early.record("x", 1);
     tracing::warn!("look");
     info_span!("later");
-    assert_eq!(journal.lines(), ["line in 0: look", "span later 100 below 0"]);
+    early.in_scope(|| tracing::warn!("again"));
+    info_span!(parent: &early, "below");
+    let wanted = ["line in 0: look", "span later 100 below 0"];
+    assert_eq!(journal.lines(), [wanted, ["line in 0: again", "span below 101 below 0"]].concat());
 }
 
 #[test]
