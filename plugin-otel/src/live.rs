@@ -162,7 +162,7 @@ mod tests {
 
     fn strategy(ratio: f64, route: &str) -> Strategy {
         let (route, method) = (Some(Template::of_route(route).unwrap()), Some("GET".to_owned()));
-        let operations = vec![Rule { route, method, header: None, ratio: 1.0 }];
+        let operations = vec![Rule { route, method, header: None, ratio: 1.0, at_least: None }];
         Strategy { root: Root::Ratio(ratio), operations }
     }
 
@@ -174,7 +174,7 @@ mod tests {
         let is_sampled = |path| {
             let selection = live.load();
             let head = RequestHead::new("GET", path, &[]);
-            let rule = || selection.policy.rules.ratio(&head);
+            let rule = || selection.policy.rules.samples(&[1; 16], &head);
             selection.sampler.samples(None, &[1; 16], &head, rule)
         };
         let asked = live.load().sampler.remote().cloned().unwrap();

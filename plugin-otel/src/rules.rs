@@ -1,8 +1,10 @@
-//! The operator's own sampling ratios, for some of the requests.
+//! Sampling ratios of their own, for some of the requests.
+
+use std::sync::Arc;
 
 use plugin_api::{Header, RequestHead};
 
-use crate::template::Template;
+use crate::{rate::Rate, ratio, template::Template};
 
 /// Ratios by request; the first rule that matches decides.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,16 +21,30 @@ pub(crate) struct Rule {
     pub(crate) header: Option<(String, Option<String>)>,
     /// The share of traces that is sampled, from 0 to 1.
     pub(crate) ratio: f64,
+    /// So many a second are sampled whatever the ratio says. Clones count together.
+    pub(crate) at_least: Option<Arc<Rate>>,
 }
 
 impl Rules {
-    /// The ratio for this request; `None` leaves it to the sampler. Allocates nothing.
-    pub(crate) fn ratio(&self, head: &RequestHead<'_>) -> Option<f64> {
-        self.0.iter().find(|rule| rule.matches(head)).map(|rule| rule.ratio)
+    /// Whether a trace that begins with this request is sampled; `None` leaves it to the sampler.
+    /// Takes no lock and allocates nothing.
+    pub(crate) fn samples(&self, trace_id: &[u8; 16], head: &RequestHead<'_>) -> Option<bool> {
+        self.first(head).map(|rule| rule.samples(trace_id))
+    }
+
+    /// The rule that decides on this request.
+    pub(crate) fn first(&self, head: &RequestHead<'_>) -> Option<&Rule> {
+        self.0.iter().find(|rule| rule.matches(head))
     }
 }
 
 impl Rule {
+    fn samples(&self, trace_id: &[u8; 16]) -> bool {
+        // Those that the ratio takes count for the bound, too: it is a minimum, and no addition.
+        let in_bound = self.at_least.as_ref().is_some_and(|rate| rate.takes());
+        in_bound || ratio::takes(self.ratio, trace_id)
+    }
+
     fn matches(&self, head: &RequestHead<'_>) -> bool {
         self.method.as_ref().is_none_or(|method| method == head.method())
             && self.route.as_ref().is_none_or(|route| route.matches(head.path()))
@@ -57,6 +73,7 @@ mod tests {
                 None => (header, None),
             }),
             ratio,
+            at_least: None,
         }
     }
 
@@ -86,14 +103,45 @@ mod tests {
             ("GET", "/x", &[], None),
         ] {
             let head = RequestHead::new(method, path, headers);
-            assert_eq!(rules.ratio(&head), wanted, "{method} {path} {headers:?}");
+            let ratio = rules.first(&head).map(|rule| rule.ratio);
+            assert_eq!(ratio, wanted, "{method} {path} {headers:?}");
         }
     }
 
     #[test]
     fn a_rule_without_conditions_is_for_everything() {
         let rules = Rules(vec![rule("", "", "", 0.25)]);
-        assert_eq!(rules.ratio(&RequestHead::new("ODD", "*", &[])), Some(0.25));
-        assert_eq!(Rules::default().ratio(&RequestHead::new("GET", "/", &[])), None);
+        let head = RequestHead::new("ODD", "*", &[]);
+        assert_eq!(rules.samples(&[0; 16], &head), Some(true));
+        assert_eq!(rules.samples(&[0xff; 16], &head), Some(false));
+        assert_eq!(Rules::default().samples(&[0; 16], &head), None);
+    }
+
+    #[test]
+    fn so_many_a_second_are_sampled_whatever_the_ratio_says_and_all_that_are_sampled_count() {
+        let head = RequestHead::new("GET", "/", &[]);
+        let (within, beyond) = ([0; 16], [0xff; 16]);
+        let decided = |at_least, traces: [[u8; 16]; 4]| {
+            // So seldom that no time passes for it in a test.
+            let at_least = Some(Arc::new(Rate::of(at_least)));
+            let rules = Rules(vec![Rule { at_least, ..rule("", "", "", 0.5) }]);
+            traces.map(|trace_id| rules.samples(&trace_id, &head).unwrap())
+        };
+        assert_eq!(decided(1e-3, [beyond; 4]), [true, false, false, false]);
+        let mixed = [within, beyond, within, beyond];
+        assert_eq!(decided(1e-3, mixed), [true, false, true, false], "the first one counts");
+    }
+
+    #[test]
+    fn a_decision_with_a_bound_allocates_nothing() {
+        let at_least = Some(Arc::new(Rate::of(2.0)));
+        let rules = Rules(vec![Rule { at_least, ..rule("/pay/{id}", "GET", "", 0.5) }]);
+        let head = RequestHead::new("GET", "/pay/1", &[]);
+        let count = allocation_counter::measure(|| {
+            for id in 0..10 {
+                std::hint::black_box(rules.samples(&[id; 16], &head));
+            }
+        });
+        assert_eq!(count.count_total, 0);
     }
 }

@@ -96,20 +96,17 @@ impl Sampler {
     }
 
     /// Whether the span of this request is recorded, in this trace. `decided` is what the caller did,
-    /// where it has decided; `rule` is asked for the ratio that stands in place of the sampler's own.
+    /// where it has decided; `rule` is asked for the decision that stands in place of the sampler's own.
     pub(crate) fn samples(
         &self,
         decided: Option<bool>,
         trace_id: &[u8; 16],
         head: &RequestHead<'_>,
-        rule: impl FnOnce() -> Option<f64>,
+        rule: impl FnOnce() -> Option<bool>,
     ) -> bool {
         match decided {
             Some(decided) if self.parent_based => decided,
-            _ => match rule() {
-                Some(ratio) => ratio::takes(ratio, trace_id),
-                None => self.root.samples(trace_id, head),
-            },
+            _ => rule().unwrap_or_else(|| self.root.samples(trace_id, head)),
         }
     }
 
@@ -251,12 +248,12 @@ mod tests {
     #[test]
     fn a_rule_stands_in_place_of_the_sampler_s_own_ratio_and_not_of_a_caller_that_counts() {
         for (name, rule, root, below_sampled, below_unsampled) in [
-            ("always_on", 0.0, false, false, false),
-            ("always_off", 1.0, true, true, true),
-            ("traceidratio", 0.0, false, false, false),
-            ("parentbased_always_on", 0.0, false, true, false),
-            ("parentbased_always_off", 1.0, true, true, false),
-            ("parentbased_traceidratio", 0.0, false, true, false),
+            ("always_on", false, false, false, false),
+            ("always_off", true, true, true, true),
+            ("traceidratio", false, false, false, false),
+            ("parentbased_always_on", false, false, true, false),
+            ("parentbased_always_off", true, true, true, false),
+            ("parentbased_traceidratio", false, false, true, false),
         ] {
             let sampler = sampler(name, 1.0);
             let decisions = [None, Some(true), Some(false)]

@@ -1,15 +1,22 @@
-//! Sampling as a server tells: the sampler `jaeger_remote`. The server is one of ours that speaks its
-//! protocol.
+//! Sampling as a server tells: the sampler `jaeger_remote`. The servers are ours: they speak its
+//! protocol, over HTTP and over gRPC.
 
 use std::sync::{Arc, Mutex};
 
-use harness::{Collector, Config, HostProcess, Launch, Traceparent, Upstream, text, wait::until};
+use harness::{
+    Collector, Config, HostProcess, Launch, Traceparent, Upstream,
+    jaeger::{Operation, Operations, Ratio, SamplingManager, Strategy},
+    text,
+    wait::until,
+};
 use http::{Response, StatusCode};
 
 trials![
     a_server_says_what_is_sampled_and_when_it_is_away_its_last_word_stays,
     a_server_may_name_operations_and_rates,
     the_variables_name_the_server_and_what_is_sampled_until_it_answers,
+    a_server_is_asked_over_grpc_and_when_it_fails_its_last_word_stays,
+    so_many_a_second_of_an_operation_are_sampled_whatever_its_ratio,
 ];
 
 const ONE_BY_ONE: &str = r#"{"strategyType": 0, "operationSampling": {
@@ -146,4 +153,55 @@ async fn the_variables_name_the_server_and_what_is_sampled_until_it_answers() {
     assert_eq!(host.lines_with(&sampler).len(), 1, "{}", host.stderr());
     let line = ["WARN", "the sampling server http://127.0.0.1:1/sampling says nothing", "refused"];
     until("a warning", async || (host.lines_with(&line).len() == 1).then_some(())).await;
+}
+
+fn of_all(rate: f64) -> Strategy {
+    Strategy { ratio: Some(Ratio { rate }), operations: None }
+}
+
+/// Nothing of `GET /hello/{name}` but the bound, which is so low that there is one in a test.
+fn one_hello(default: f64) -> Strategy {
+    let hello =
+        Operation { name: "GET /hello/{name}".to_owned(), ratio: Some(Ratio { rate: 0.0 }) };
+    let operations = Operations { default, lower_bound: 0.001, listed: vec![hello] };
+    Strategy { ratio: None, operations: Some(operations) }
+}
+
+fn over_grpc(server: &SamplingManager) -> String {
+    let address = server.address();
+    format!("endpoint=grpc://{address},pollingIntervalMs=20,initialSamplingRate=0")
+}
+
+async fn a_server_is_asked_over_grpc_and_when_it_fails_its_last_word_stays() {
+    let collector = Collector::start().await;
+    let server = SamplingManager::start(of_all(1.0)).await;
+    let config = config(&collector, "parentbased_jaeger_remote", over_grpc(&server));
+    // A sampling server may know no compression.
+    let host = HostProcess::start(config.set("otel.compression", "gzip")).await;
+    until_sampled(&host, "/other", true).await;
+    assert_eq!(server.services()[0], "front");
+
+    server.now(Err(tonic::Status::unavailable("not now")));
+    let line = ["WARN", "says nothing, sampling stays as it is", "UNAVAILABLE: not now"];
+    until("a warning", async || (host.lines_with(&line).len() == 1).then_some(())).await;
+    assert!(is_sampled(&host, "/other").await);
+    server.now(Ok(of_all(0.0)));
+    until_sampled(&host, "/other", false).await;
+    assert_eq!(host.lines_with(&["INFO", "says what is sampled"]).len(), 2, "{}", host.stderr());
+}
+
+async fn so_many_a_second_of_an_operation_are_sampled_whatever_its_ratio() {
+    let collector = Collector::start().await;
+    let server = SamplingManager::start(one_hello(0.0)).await;
+    let host = HostProcess::start(config(&collector, "jaeger_remote", over_grpc(&server))).await;
+    until_sampled(&host, "/hello/ada", true).await;
+    for name in ["ada", "bob", "cy"] {
+        assert!(!is_sampled(&host, &format!("/hello/{name}")).await, "{name}");
+    }
+    assert!(!is_sampled(&host, "/other").await, "the server names no bound for it");
+
+    // What is left of a bound outlives a new answer.
+    server.now(Ok(one_hello(1.0)));
+    until_sampled(&host, "/other", true).await;
+    assert!(!is_sampled(&host, "/hello/ada").await);
 }

@@ -18,6 +18,7 @@ mod collector;
 mod config;
 pub mod conventions;
 mod host;
+pub mod jaeger;
 mod load;
 mod logs;
 mod metric;

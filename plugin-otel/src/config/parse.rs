@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 use plugin_api::{Level, PluginError};
 use serde_json::Value;
@@ -12,6 +12,7 @@ use crate::{
     methods::KnownMethods,
     networks::Networks,
     propagation::Propagators,
+    redact::shown_url,
     remote_sampler::{Dialect, Remote},
     response_header::ResponseHeader,
     sampling::Sampler,
@@ -164,14 +165,29 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A URL without a path is that of the server.
+/// The URL of a server of strategies, which says how it is asked. Without a path it is gRPC's on the
+/// port that is known for it, and elsewhere the one of HTTP.
 fn sampling_url(text: &str) -> Result<String, String> {
+    if let Some(rest) = text.strip_prefix("grpc") {
+        let url = checked_url(&format!("http{rest}"))?;
+        if !url.parse::<Uri>().is_ok_and(|uri| uri.port().is_some()) {
+            let shown = shown_url(text);
+            return Err(format!("wanted a port as in \"grpc://localhost:14250\", found {shown:?}"));
+        }
+        return Ok(text.trim_end_matches('/').to_owned());
+    }
     let url = checked_url(text)?;
-    let has_path = url
-        .split_once("://")
-        .is_some_and(|(_, rest)| rest.split_once('/').is_some_and(|(_, path)| !path.is_empty()));
-    Ok(if has_path { url } else { format!("{}/sampling", url.trim_end_matches('/')) })
+    let server = url.trim_end_matches('/');
+    let has_path = server.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
+    Ok(match server.strip_prefix("http") {
+        Some(rest) if !has_path && server.ends_with(JAEGER_GRPC_PORT) => format!("grpc{rest}"),
+        _ if has_path => url,
+        _ => format!("{server}/sampling"),
+    })
 }
+
+/// Where Jaeger's collector, and OpenTelemetry's for it, serve strategies over gRPC.
+const JAEGER_GRPC_PORT: &str = ":14250";
 
 pub(super) fn duration(raw: Raw<'_>) -> Result<Duration, String> {
     let text = raw.text()?;

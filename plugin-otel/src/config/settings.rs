@@ -74,7 +74,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "sampler-arg",
         "1.0",
         "the ratio of the traceidratio samplers, 0 to 1; of jaeger_remote the server: \
-         \"endpoint=http://localhost:5778/sampling,pollingIntervalMs=60000,initialSamplingRate=0.001\"; \
+         \"endpoint=http://localhost:5778/sampling,pollingIntervalMs=60000,initialSamplingRate=0.001\", \
+         over gRPC \"endpoint=grpc://localhost:14250\"; \
          of xray: \"endpoint=http://localhost:2000,polling_interval=300\"",
     )
         .or_variable("OTEL_TRACES_SAMPLER_ARG"),

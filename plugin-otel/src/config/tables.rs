@@ -62,6 +62,7 @@ pub(super) fn rules(list: Value) -> Result<Vec<Rule>, PluginError> {
             ratio: table
                 .take("ratio", parse::ratio)?
                 .ok_or_else(|| table.wrong("ratio", "wanted a number from 0 to 1, found none"))?,
+            at_least: None,
         })
     })
 }

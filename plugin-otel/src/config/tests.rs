@@ -272,6 +272,11 @@ const BAD: &[(&str, &str, &str)] = &[
         "endpoint: wanted a URL such as \"http://localhost:4317\", found \"c:5778\"",
     ),
     (
+        r#"{"sampler": "jaeger_remote", "sampler-arg": "endpoint=grpc://c"}"#,
+        "sampler-arg",
+        "endpoint: wanted a port as in \"grpc://localhost:14250\", found \"grpc://c\"",
+    ),
+    (
         r#"{"sampler": "jaeger_remote", "sampler-arg": "pollingIntervalMs=0"}"#,
         "sampler-arg",
         "pollingIntervalMs: wanted milliseconds, above 0, found \"0\"",
@@ -384,10 +389,15 @@ fn a_remote_sampler_is_named_with_its_server_in_any_part() {
         ("", default.endpoint.as_str(), 60_000, 0.001),
         (
             "endpoint=http://localhost:14250,pollingIntervalMs=5000,initialSamplingRate=0.25",
-            "http://localhost:14250/sampling",
+            "grpc://localhost:14250",
             5000,
             0.25,
         ),
+        ("endpoint=https://c:14250/", "grpcs://c:14250", 60_000, 0.001),
+        ("endpoint=grpc://c:1", "grpc://c:1", 60_000, 0.001),
+        ("endpoint=grpcs://c:1/", "grpcs://c:1", 60_000, 0.001),
+        ("endpoint=http://c:14250/sampling", "http://c:14250/sampling", 60_000, 0.001),
+        ("endpoint=http://c:1", "http://c:1/sampling", 60_000, 0.001),
         (" endpoint = https://c/ , ", "https://c/sampling", 60_000, 0.001),
         ("endpoint=http://c/api/sampling?a=1", "http://c/api/sampling?a=1", 60_000, 0.001),
         ("initialSamplingRate=1", default.endpoint.as_str(), 60_000, 1.0),

@@ -104,7 +104,7 @@ impl Tracing {
     ) -> SpanContext {
         let decided = (caller.flags & DEFERRED == 0).then_some(caller.is_sampled());
         let (trace_id, random) = self.trace_of(caller);
-        let rule = || selection.policy.rules.ratio(head);
+        let rule = || selection.policy.rules.samples(&trace_id, head);
         let is_sampled = selection.sampler.samples(decided, &trace_id, head, rule);
         self.begin(trace_id, random | caller.flags & DEBUG, is_sampled)
     }

@@ -97,7 +97,9 @@ impl Exporter {
         resource: &Resource,
     ) -> Result<Self, PluginError> {
         let way = match (destination.exporter, destination.protocol) {
-            (config::Exporter::Otlp, Protocol::Grpc) => Way::Grpc(Grpc::new(signal, destination)?),
+            (config::Exporter::Otlp, Protocol::Grpc) => {
+                Way::Grpc(Grpc::new(signal.method(), destination)?)
+            }
             (config::Exporter::Otlp, _) => Way::Http(Http::new(signal, destination)?),
             (config::Exporter::Console, _) => Way::Console,
             (config::Exporter::None, _) => Way::Nowhere,
@@ -109,7 +111,10 @@ impl Exporter {
 impl Export for Exporter {
     async fn export(&self, batch: &Batch) -> Result<Accepted, Failure> {
         match &self.way {
-            Way::Grpc(grpc) => grpc.send(batch.frame(&self.resource)).await,
+            Way::Grpc(grpc) => {
+                let answer = grpc.call(batch.frame(&self.resource)).await;
+                answer.map(|message| Accepted::read(&message))
+            }
             Way::Http(http) => http.send(batch.frame(&self.resource)).await,
             Way::Console => {
                 print(self.signal, &batch.frame(&self.resource)).map_err(Failure::lasting)

@@ -1,5 +1,5 @@
-//! OTLP over gRPC: one unary call is a POST over HTTP/2 with five bytes before the message and the
-//! outcome in the trailers.
+//! gRPC, as collectors and sampling servers speak it: one unary call is a POST over HTTP/2 with five
+//! bytes before the message and the outcome in the trailers.
 
 use std::time::Duration;
 
@@ -18,15 +18,18 @@ use plugin_api::PluginError;
 use prost::Message;
 
 use super::{
-    export::{Accepted, Failure},
+    export::Failure,
     transport::{self, Transport},
 };
-use crate::{config::Destination, signal::Signal};
+use crate::config::Destination;
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+
+/// The bytes before a message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
 
 /// The names of gRPC's status codes, by their numbers.
 const CODES: [&str; 17] = [
@@ -49,37 +52,37 @@ const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// Sends exports over gRPC.
+/// Calls one method.
 #[derive(Debug)]
-pub(super) struct Grpc {
+pub(crate) struct Grpc {
     transport: Transport,
     uri: Uri,
 }
 
 impl Grpc {
-    /// As the settings ask.
+    /// A client of this method (`package.Service/Method`) as the settings ask.
     ///
     /// # Errors
     /// What is wrong with the endpoint or a file for TLS.
-    pub(super) fn new(signal: Signal, destination: &Destination) -> Result<Self, PluginError> {
+    pub(crate) fn new(method: &str, destination: &Destination) -> Result<Self, PluginError> {
         let base = destination.endpoint.trim_end_matches('/');
-        let uri = format!("{base}/{}", signal.method());
+        let uri = format!("{base}/{method}");
         Ok(Self {
             transport: Transport::new(destination, true)?,
             uri: uri.parse().map_err(|error| PluginError::setting("endpoint", error))?,
         })
     }
 
-    /// Sends a framed request.
+    /// Sends the message that these parts make; answers with the message that comes back.
     ///
     /// # Errors
     /// Why the collector did not take it.
-    pub(super) async fn send(&self, parts: Vec<Bytes>) -> Result<Accepted, Failure> {
+    pub(crate) async fn call(&self, parts: Vec<Bytes>) -> Result<Bytes, Failure> {
         let gzip = self.transport.gzip();
         let mut parts = self.transport.compress(parts)?;
         let length: usize = parts.iter().map(Bytes::len).sum();
         let length = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
-        let prefix = [u8::from(gzip), length[0], length[1], length[2], length[3]];
+        let prefix: [u8; PREFIX] = [u8::from(gzip), length[0], length[1], length[2], length[3]];
         parts.insert(0, Bytes::copy_from_slice(&prefix));
         let mut request = Request::new(parts.into());
         *request.method_mut() = http::Method::POST;
@@ -95,8 +98,8 @@ impl Grpc {
     }
 }
 
-/// What an answer means.
-fn judge(answer: Response<Collected<Bytes>>) -> Result<Accepted, Failure> {
+/// What an answer means: its message, where the call went well.
+fn judge(answer: Response<Collected<Bytes>>) -> Result<Bytes, Failure> {
     let (head, body) = answer.into_parts();
     let trailers = body.trailers().cloned().unwrap_or_default();
     // A call that fails at once has its outcome in the headers.
@@ -104,7 +107,11 @@ fn judge(answer: Response<Collected<Bytes>>) -> Result<Accepted, Failure> {
     let Some(outcome) = outcome else { return Err(without_outcome(head.status)) };
     let code = outcome.get(GRPC_STATUS).and_then(|value| value.to_str().ok()?.parse().ok());
     match code {
-        Some(0) => Ok(Accepted::read(body.to_bytes().get(5..).unwrap_or_default())),
+        // A flag and the length come before it; an answer of nothing is an empty message.
+        Some(0) => {
+            let mut body = body.to_bytes();
+            Ok(body.split_off(body.len().min(PREFIX)))
+        }
         code => Err(failure(code.unwrap_or(2), outcome)),
     }
 }
@@ -190,10 +197,10 @@ mod tests {
     use http_body_util::{BodyExt as _, Full};
 
     use super::*;
-    use crate::testing::block_on;
+    use crate::{pipeline::Accepted, testing::block_on};
 
     /// The judgement on an answer with this body and its outcome in the trailers.
-    fn judged(outcome: &[(HeaderName, &str)], body: &[u8]) -> Result<Accepted, Failure> {
+    fn judged(outcome: &[(HeaderName, &str)], body: &[u8]) -> Result<Bytes, Failure> {
         let outcome = headers(outcome);
         let body = Full::new(Bytes::copy_from_slice(body));
         let body = body.with_trailers(async move { Some(Ok(outcome)) });
@@ -204,7 +211,7 @@ mod tests {
         pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
     }
 
-    fn empty(status: u16, outcome: &[(HeaderName, &str)]) -> Result<Accepted, Failure> {
+    fn empty(status: u16, outcome: &[(HeaderName, &str)]) -> Result<Bytes, Failure> {
         let mut answer = Response::new(block_on(Full::new(Bytes::new()).collect()).unwrap());
         *answer.status_mut() = status.try_into().unwrap();
         *answer.headers_mut() = headers(outcome);
@@ -214,10 +221,11 @@ mod tests {
     #[test]
     fn a_good_answer_may_refuse_some_spans() {
         let ok = [(GRPC_STATUS, "0")];
-        assert_eq!(judged(&ok, b"\0\0\0\0\0"), Ok(Accepted::default()));
-        assert_eq!(judged(&ok, b""), Ok(Accepted::default()));
+        let accepted = |body| judged(&ok, body).map(|message| Accepted::read(&message));
+        assert_eq!(accepted(b"\0\0\0\0\0"), Ok(Accepted::default()));
+        assert_eq!(accepted(b""), Ok(Accepted::default()));
         let wanted = Accepted { refused: 3, message: "no".to_owned() };
-        assert_eq!(judged(&ok, b"\0\0\0\0\x08\x0a\x06\x08\x03\x12\x02no"), Ok(wanted));
+        assert_eq!(accepted(b"\0\0\0\0\x08\x0a\x06\x08\x03\x12\x02no"), Ok(wanted));
     }
 
     #[test]

@@ -58,7 +58,7 @@ use self::{
     queue::Queue,
     worker::Worker,
 };
-pub(crate) use self::{health::Export as ExportState, transport::Transport};
+pub(crate) use self::{grpc::Grpc, health::Export as ExportState, transport::Transport};
 use crate::{config::Destination, otlp, record::Record, signal::Signal};
 
 /// The way of finished spans to the exporter. Shared by all who make spans.

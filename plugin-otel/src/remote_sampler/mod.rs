@@ -6,6 +6,7 @@
 mod documents;
 mod jaeger;
 mod numbers;
+mod proto;
 mod service;
 mod xray;
 
@@ -29,7 +30,8 @@ const TARGET: &str = "plugin_otel::sampling";
 /// Where a sampler asks.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Remote {
-    /// The URL of the server; checked. For Jaeger's protocol, with its path.
+    /// The URL of the server; checked. For Jaeger's protocol, with its path over HTTP; with the scheme
+    /// `grpc`, or `grpcs` over TLS, it is asked over gRPC.
     pub(crate) endpoint: String,
     /// How often it asks.
     pub(crate) every: Duration,
@@ -161,12 +163,19 @@ impl Asker {
         self.live.told(remote, strategy);
     }
 
+    /// The server at this URL, with the collector's timeout and files for TLS.
+    fn destination(&self, endpoint: String) -> Destination {
+        // The headers may hold secrets, and are the collector's.
+        Destination { endpoint, headers: HeaderMap::new(), gzip: false, ..self.destination.clone() }
+    }
+
     fn tell(&self, level: Level, remote: &Remote, line: &str) {
         let place = shown_url(&remote.endpoint);
         self.host.log(level, TARGET, &format!("the sampling server {place} {line}"));
     }
 }
 
+/// A server that is asked over HTTP.
 struct Server {
     transport: Transport,
     timeout: Duration,
@@ -174,12 +183,7 @@ struct Server {
 
 impl Server {
     fn new(asker: &Asker, remote: &Remote) -> Result<Self, String> {
-        let destination = Destination {
-            endpoint: remote.endpoint.clone(),
-            // They may hold secrets, and are the collector's.
-            headers: HeaderMap::new(),
-            ..asker.destination.clone()
-        };
+        let destination = asker.destination(remote.endpoint.clone());
         let transport = Transport::new(&destination, false).map_err(|error| error.to_string())?;
         Ok(Self { transport, timeout: destination.timeout })
     }
@@ -196,12 +200,20 @@ impl Server {
         &self,
         answer: impl Future<Output = Result<Response<Collected<Bytes>>, String>>,
     ) -> Result<Bytes, String> {
-        let answer = time::timeout(self.timeout, answer).await;
-        let answer = answer.map_err(|_| format!("no answer within {:?}", self.timeout))??;
+        let answer = within(self.timeout, answer).await?;
         if answer.status().is_success() {
             Ok(answer.into_body().to_bytes())
         } else {
             Err(format!("it answers {}", answer.status()))
         }
     }
+}
+
+/// The answer, where it comes in time.
+async fn within<T>(
+    timeout: Duration,
+    answer: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let answer = time::timeout(timeout, answer).await;
+    answer.map_err(|_| format!("no answer within {timeout:?}"))?
 }
