@@ -3,13 +3,10 @@
 
 use harness::{
     Collector, Config, HostProcess, RawUpstream, Span, SpanKind, Traceparent, Upstream, exchange,
-    wait::{until, within},
+    read_until, wait::until,
 };
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 trials![
     a_request_without_one_valid_host_is_refused_and_traced_as_that,
@@ -40,18 +37,6 @@ fn assert_says(span: &Span, wanted: &[(&str, Value)]) {
     for (key, value) in wanted {
         assert_eq!(span.attribute(key), value, "{key} of {span:#?}");
     }
-}
-
-/// All that comes, up to and with `last`.
-async fn read_until(stream: &mut TcpStream, last: &str) -> String {
-    let mut bytes = Vec::new();
-    within(&format!("{last:?}"), async {
-        while !bytes.ends_with(last.as_bytes()) {
-            bytes.push(stream.read_u8().await.expect("more to come"));
-        }
-    })
-    .await;
-    String::from_utf8(bytes).unwrap()
 }
 
 async fn a_request_without_one_valid_host_is_refused_and_traced_as_that() {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use harness::{
     Client, Collector, Config, HostProcess, RawUpstream, Span, SpanKind, Traceparent, Upstream,
-    channel, exchange,
+    channel, exchange, read_until,
     wait::{until, within},
 };
 use http::Response;
@@ -81,13 +81,7 @@ async fn an_upgrade_ends_with_its_head_and_its_tunnel_is_linked_to_it() {
          traceparent: {caller}\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    within("the first bytes of a tunnel", async {
-        while !answer.ends_with(b"hello ") {
-            answer.push(stream.read_u8().await.unwrap());
-        }
-    })
-    .await;
+    read_until(&mut stream, "hello ").await;
 
     // The tunnel is open, and the exchange that opened it is over.
     let spans = collector.trace(&caller.trace_id, 2).await;

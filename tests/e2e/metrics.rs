@@ -4,15 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use harness::{
     Client, Collector, Config, Gate, HostProcess, MetricKind, MetricPoint, Protocol, Python, Rotel,
-    Skipped, Upstream, text,
-    wait::{until, within},
+    Skipped, Upstream, read_until, text, wait::until,
 };
 use http::Response;
 use serde_json::json;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 trials![
     a_host_without_a_plugin_counts_by_class,
@@ -70,14 +66,8 @@ async fn a_host_without_a_plugin_counts_by_class() {
     for (path, status) in [("/there", 204), ("/there", 204), ("/elsewhere", 404)] {
         let request = format!("GET {path} HTTP/1.1\r\nhost: here\r\n\r\n");
         connection.write_all(request.as_bytes()).await.unwrap();
-        let (mut answer, end) =
-            (String::new(), if status == 404 { "not found\n" } else { "\r\n\r\n" });
-        within("an answer", async {
-            while !answer.ends_with(end) {
-                answer.push(connection.read_u8().await.unwrap().into());
-            }
-        })
-        .await;
+        let last = if status == 404 { "not found\n" } else { "\r\n\r\n" };
+        let answer = read_until(&mut connection, last).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
     assert_eq!(samples(&host).await["host_connections"], 1.0);

@@ -10,12 +10,12 @@ use std::{
 
 use harness::{
     Authority, Collector, Config, Gate, Handshake, HostProcess, Launch, Pair, RawUpstream, Signal,
-    Skipped, SpanKind, Terminator, Traceparent, Upstream, exchange, run,
+    Skipped, SpanKind, Terminator, Traceparent, Upstream, exchange, read_until, run,
     wait::{until, within},
 };
 use http::Version;
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     curl::{curl, features},
@@ -221,17 +221,6 @@ async fn a_file_that_cannot_be_used_ends_the_start_with_its_name() {
     assert!(output.stdout.contains(&line), "{line}: {output:?}");
 }
 
-async fn reads(stream: &mut (impl AsyncRead + Unpin), until: &str) -> String {
-    let mut text = String::new();
-    within("bytes of a tunnel", async {
-        while !text.ends_with(until) {
-            text.push(stream.read_u8().await.unwrap().into());
-        }
-    })
-    .await;
-    text
-}
-
 async fn an_upgrade_joins_both_sides_over_tls() {
     let (authority, upstream) = (Authority::new(), RawUpstream::switching(SWITCHED).await);
     let upstream = Terminator::before(&upstream.url(), &authority, &["h2", "http/1.1"], None).await;
@@ -241,12 +230,12 @@ async fn an_upgrade_joins_both_sides_over_tls() {
 
     let mut stream = authority.connect(host.public()).await.unwrap();
     stream.write_all(asking("websocket").as_bytes()).await.unwrap();
-    let head = reads(&mut stream, "\r\n\r\nhello ").await;
+    let head = read_until(&mut stream, "\r\n\r\nhello ").await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     stream.write_all(b"ping").await.unwrap();
-    reads(&mut stream, "ping").await;
+    read_until(&mut stream, "ping").await;
     stream.shutdown().await.unwrap();
-    reads(&mut stream, "bye").await;
+    read_until(&mut stream, "bye").await;
     assert_eq!(within("the end", stream.read(&mut [0])).await.unwrap(), 0);
     let alpn = upstream.handshakes()[0].alpn.clone();
     assert_eq!(alpn.as_deref(), Some("http/1.1"), "HTTP/2 has no upgrades");

@@ -1,7 +1,8 @@
 //! Connections that change their protocol on the way through the host.
 
 use harness::{
-    Collector, Config, HostProcess, RawUpstream, Signal, SpanKind, Upstream, exchange, wait::within,
+    Collector, Config, HostProcess, RawUpstream, Signal, SpanKind, Upstream, exchange, read_until,
+    wait::within,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -32,14 +33,7 @@ fn config(url: String) -> Config {
 
 /// The response head, in lower case.
 async fn head(stream: &mut TcpStream) -> String {
-    let mut head = String::new();
-    within("a response head", async {
-        while !head.ends_with("\r\n\r\n") {
-            head.push(stream.read_u8().await.unwrap().into());
-        }
-    })
-    .await;
-    head.to_ascii_lowercase()
+    read_until(stream, "\r\n\r\n").await.to_ascii_lowercase()
 }
 
 async fn reads(stream: &mut TcpStream, wanted: &str) {

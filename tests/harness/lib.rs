@@ -45,7 +45,7 @@ pub use metric::{MetricKind, MetricPoint};
 pub use ports::{free, hold};
 pub use process::{Output, Process, Signal};
 pub use python::Python;
-pub use raw::{RawUpstream, exchange};
+pub use raw::{RawUpstream, exchange, read_until};
 pub use rotel::Rotel;
 pub use store::{Kind, Store};
 pub use tls::{Authority, Handshake, Pair, Terminator};

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
@@ -116,6 +116,21 @@ fn is_whole(bytes: &[u8]) -> bool {
     }
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
     body.len() >= length.map_or(0, |length| length.trim().parse().expect("a content length"))
+}
+
+/// All that comes, up to and with `last`.
+///
+/// # Panics
+/// When the connection ends before, or what comes is no text.
+pub async fn read_until(stream: &mut (impl AsyncRead + Unpin), last: &str) -> String {
+    let mut bytes = Vec::new();
+    within(&format!("{last:?}"), async {
+        while !bytes.ends_with(last.as_bytes()) {
+            bytes.push(stream.read_u8().await.expect("more to come"));
+        }
+    })
+    .await;
+    String::from_utf8(bytes).expect("text")
 }
 
 /// Sends `request`, which must ask for the connection to be closed, and returns all that comes.
