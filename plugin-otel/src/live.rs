@@ -144,7 +144,7 @@ impl ShouldSample for Live {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        let sampler = &self.load().sampler;
+        let sampler = self.load().sampler.to_sdk(trace_id);
         sampler.should_sample(parent, trace_id, name, kind, attributes, links)
     }
 }

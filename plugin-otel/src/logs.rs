@@ -44,15 +44,10 @@ pub(crate) fn record(event: &Event<'_>, span: &SpanContext, now: u64, take: impl
 /// Writes the tag and the length right before the content, which is behind [`HEAD`] bytes; answers
 /// where they begin.
 fn head(bytes: &mut [u8]) -> usize {
-    let mut length = bytes.len() - HEAD;
-    let start = HEAD - 1 - otlp::varint_len(length as u64);
+    let length = (bytes.len() - HEAD) as u64;
+    let start = HEAD - 1 - otlp::varint_len(length);
     bytes[start] = RECORD;
-    for byte in &mut bytes[start + 1..HEAD] {
-        #[expect(clippy::cast_possible_truncation, reason = "seven bits of it are meant")]
-        let low = length as u8 & 0x7f;
-        length >>= 7;
-        *byte = if length > 0 { low | 0x80 } else { low };
-    }
+    otlp::varint_into(&mut bytes[start + 1..HEAD], length);
     start
 }
 

@@ -84,18 +84,23 @@ pub(crate) fn message(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8
     let start = out.len();
     write(out);
     let end = out.len();
-    let mut length = (end - start) as u64;
+    let length = (end - start) as u64;
     // One byte is there for it already.
     let more = varint_len(length) - 1;
     if more > 0 {
         out.resize(end + more, 0);
         out.copy_within(start..end, start + more);
     }
-    for byte in &mut out[start - 1..start + more] {
+    varint_into(&mut out[start - 1..start + more], length);
+}
+
+/// Writes a varint into its place, which is as long as it is.
+pub(crate) fn varint_into(place: &mut [u8], mut value: u64) {
+    for byte in place {
         #[expect(clippy::cast_possible_truncation, reason = "seven bits of it are meant")]
-        let low = length as u8 & 0x7f;
-        length >>= 7;
-        *byte = if length > 0 { low | 0x80 } else { low };
+        let low = value as u8 & 0x7f;
+        value >>= 7;
+        *byte = if value > 0 { low | 0x80 } else { low };
     }
 }
 

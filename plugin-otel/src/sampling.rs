@@ -114,24 +114,14 @@ impl Sampler {
     pub(crate) fn samples_own(&self, trace_id: &[u8; 16]) -> bool {
         self.root.samples(trace_id, &NO_REQUEST)
     }
-}
 
-/// The same sampler for spans that are made through the OpenTelemetry API.
-impl ShouldSample for Sampler {
-    fn should_sample(
-        &self,
-        parent: Option<&Context>,
-        trace_id: TraceId,
-        name: &str,
-        kind: &SpanKind,
-        attributes: &[KeyValue],
-        links: &[Link],
-    ) -> SamplingResult {
+    /// The same sampler for one span of this trace that is made through the OpenTelemetry API.
+    pub(crate) fn to_sdk(&self, trace_id: TraceId) -> SdkSampler {
         if self.parent_based {
-            let sampler = SdkSampler::ParentBased(Box::new(self.root.clone()));
-            sampler.should_sample(parent, trace_id, name, kind, attributes, links)
+            // Not decided yet: a rate is asked only where no parent has decided.
+            SdkSampler::ParentBased(Box::new(self.root.clone()))
         } else {
-            self.root.should_sample(parent, trace_id, name, kind, attributes, links)
+            self.root.to_sdk(trace_id)
         }
     }
 }
@@ -290,6 +280,7 @@ mod tests {
             opentelemetry::Context::new().with_remote_span_context(span)
         });
         let trace_id = TraceId::from_bytes(trace_id);
+        let sampler = sampler.to_sdk(trace_id);
         let result =
             sampler.should_sample(context.as_ref(), trace_id, "", &SpanKind::Server, &[], &[]);
         result.decision == SamplingDecision::RecordAndSample

@@ -118,7 +118,7 @@ fn judge(answer: Response<Collected<Bytes>>) -> Result<Bytes, Failure> {
 
 /// Something between here and the collector answered, or what answers speaks no gRPC.
 fn without_outcome(status: StatusCode) -> Failure {
-    let reason = format!("the collector answers {status} without a gRPC status");
+    let reason = format!("the server answers {status} without a gRPC status");
     match status.as_u16() {
         429 | 502 | 503 | 504 => Failure::passing(reason),
         _ => Failure::lasting(reason),
@@ -131,7 +131,7 @@ fn failure(code: usize, outcome: &HeaderMap) -> Failure {
     let text = String::from_utf8_lossy(text);
     let message = transport::shown(&percent_decode_str(&text).decode_utf8_lossy());
     let separator = if message.is_empty() { "" } else { ": " };
-    let reason = format!("the collector answers {name}{separator}{message}");
+    let reason = format!("the server answers {name}{separator}{message}");
     let wait = outcome.get(GRPC_DETAILS).and_then(|value| retry_delay(value.as_bytes()));
     match (name, wait) {
         (
@@ -246,9 +246,9 @@ mod tests {
     fn the_collector_s_reason_is_repeated() {
         let outcome = [(GRPC_STATUS, "16"), (GRPC_MESSAGE, "no%20way, caf%C3%A9")];
         let failure = empty(200, &outcome).unwrap_err();
-        assert_eq!(failure.reason, "the collector answers UNAUTHENTICATED: no way, café");
+        assert_eq!(failure.reason, "the server answers UNAUTHENTICATED: no way, café");
         let failure = empty(200, &[(GRPC_STATUS, "99")]).unwrap_err();
-        assert_eq!(failure.reason, "the collector answers an unknown code");
+        assert_eq!(failure.reason, "the server answers an unknown code");
     }
 
     #[test]
