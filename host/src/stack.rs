@@ -8,7 +8,7 @@
 //! | access-log | only with `log.access`: a line for each request, in the context of its exchange |
 //! | request-id | every answer has an id, refusals included |
 //! | catch-panic | a handler that panics answers with 500 |
-//! | error-status | the one place where an error becomes a status code |
+//! | error-status | the one place where an error becomes a status code; a request without one valid `Host` is one |
 //! | load-shed | answers at once when the limit below is reached |
 //! | in-flight-limit | counts requests that have no response head yet |
 //! | timeout | a handler's time, without any time in a queue |

@@ -5,7 +5,6 @@ use std::{
     future::Future,
     pin::Pin,
     task::{self, Poll, ready},
-    time::Instant,
 };
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -20,7 +19,7 @@ use super::{
 use crate::{
     Body,
     connect::Via,
-    server,
+    monotonic, server,
     telemetry::context::{self, Current},
 };
 
@@ -71,7 +70,8 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for AccessFu
 
 /// What the line says.
 struct Line {
-    start: Instant,
+    /// On the monotonic clock.
+    start: u64,
     method: Method,
     /// Only its path is shown: a query may hold secrets.
     uri: Uri,
@@ -85,7 +85,7 @@ struct Line {
 impl Line {
     fn of(request: &Request<Body>) -> Self {
         Self {
-            start: Instant::now(),
+            start: monotonic::now(),
             method: request.method().clone(),
             uri: request.uri().clone(),
             peer: request.extensions().get().copied(),
@@ -96,6 +96,7 @@ impl Line {
     }
 
     fn write(&self, end: &End) {
+        let now = end.monotonic().unwrap_or_else(monotonic::now);
         let peer = self.peer.map(|server::Peer(address)| tracing::field::display(address));
         tracing::info!(
             target: "access",
@@ -104,7 +105,7 @@ impl Line {
             status = self.status.map(|status| status.as_u16()),
             bytes_in = end.request_bytes,
             bytes_out = end.response_bytes,
-            duration_ms = self.start.elapsed().as_secs_f64() * 1e3,
+            duration_ms = monotonic::seconds(self.start, now) * 1e3,
             outcome = name(end.outcome),
             peer,
             request_id = self.request_id.as_ref().and_then(|id| id.to_str().ok()),

@@ -46,6 +46,11 @@ impl<S: Clone> Clone for ErrorStatus<S> {
     }
 }
 
+/// RFC 9112, section 3.2.
+#[derive(Debug, thiserror::Error)]
+#[error("refused: a request without one valid Host")]
+struct NoHost;
+
 type Answer = Result<Response<Body>, Infallible>;
 type Answered<F> = Map<F, fn(Result<Response<Body>, BoxError>) -> Answer>;
 
@@ -66,9 +71,7 @@ where
         match self.not_ready.take() {
             Some(error) => Either::Left(future::ready(answer(Err(error)))),
             None if !head::has_its_host(&request) => {
-                let text = "wanted one valid Host\n";
-                let refusal = refusal(StatusCode::BAD_REQUEST, Outcome::COMPLETE, text);
-                Either::Left(future::ready(Ok(refusal)))
+                Either::Left(future::ready(answer(Err(NoHost.into()))))
             }
             None => Either::Right(self.inner.call(request).map(answer)),
         }
@@ -87,6 +90,10 @@ fn respond(error: &(dyn Error + Send + Sync + 'static)) -> Response<Body> {
     if error.is::<Elapsed>() {
         tracing::warn!("{error}");
         return refusal(StatusCode::GATEWAY_TIMEOUT, Outcome::TIMEOUT, "timeout\n");
+    }
+    if error.is::<NoHost>() {
+        tracing::debug!("{error}");
+        return refusal(StatusCode::BAD_REQUEST, Outcome::COMPLETE, "wanted one valid Host\n");
     }
     if let Some(CallError::RequestBody { .. }) = error.downcast_ref() {
         // Anybody can break off an upload; it is not worth a line for each.
@@ -154,8 +161,9 @@ mod tests {
     async fn each_kind_of_failure_has_its_status() {
         let service = || "a".to_owned();
         let (at, source) = (|| "http://a".to_owned(), || BoxError::from("why"));
-        let failures: [(BoxError, u16); 6] = [
+        let failures: [(BoxError, u16); 7] = [
             (Elapsed.into(), 504),
+            (NoHost.into(), 400),
             (Overloaded::new().into(), 503),
             (CallError::NotSealed { service: service() }.into(), 503),
             (CallError::NoInstance { service: service(), reason: "" }.into(), 503),

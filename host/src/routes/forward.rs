@@ -28,6 +28,8 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// Sends `request` to `service`, under another path where there is one. Both bodies are streamed.
+///
+/// An `async` function would hold the request twice: as it was given, and as it is worked on.
 pub(super) fn forward(
     client: Client,
     service: Arc<str>,
