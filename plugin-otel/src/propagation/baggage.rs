@@ -21,7 +21,7 @@ const MOST_PROPERTIES: usize = 16;
 /// `lines` are the values of all `baggage` headers in order. Nothing is allocated when one line can
 /// be sent on as it came.
 pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Cow<'a, str> {
-    let mut kept = [""; MOST_MEMBERS];
+    let mut kept: [&[u8]; MOST_MEMBERS] = [&[]; MOST_MEMBERS];
     let (mut count, mut bytes, mut skipped) = (0, 0, 0);
     let mut properties = MOST_PROPERTIES;
     for member in members(lines.clone()) {
@@ -30,10 +30,10 @@ pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Cow<'a
         if count == MOST_MEMBERS || bytes + with_comma > MOST_BYTES || skipped == MOST_SKIPPED {
             break;
         }
-        let Some(member) = valid(member, &mut properties) else {
+        if !is_valid(member, &mut properties) {
             skipped += 1;
             continue;
-        };
+        }
         bytes += with_comma;
         kept[count] = member;
         count += 1;
@@ -41,13 +41,13 @@ pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Cow<'a
     join(lines, &kept[..count])
 }
 
-/// The member's text, if it is `key=value` with any number of properties.
-fn valid<'a>(member: &'a [u8], left: &mut usize) -> Option<&'a str> {
-    let good = match split_once(member, b';') {
+/// Whether the member is `key=value` with any number of properties, of which so many may be looked at
+/// one by one.
+fn is_valid(member: &[u8], left: &mut usize) -> bool {
+    match split_once(member, b';') {
         None => is_pair(member),
         Some((pair, properties)) => is_pair(pair) && are_properties(properties, left),
-    };
-    if good { std::str::from_utf8(member).ok() } else { None }
+    }
 }
 
 /// `left` is how many more may be looked at one by one.
@@ -105,8 +105,9 @@ const fn is_value_byte(byte: u8) -> bool {
         & (byte != b'\\')
 }
 
+/// What a value, semicolons and blanks are made of; a comma has ended the member before.
 const fn is_property_byte(byte: u8) -> bool {
-    is_value_byte(byte) | (byte == b';') | (byte == b' ') | (byte == b'\t')
+    ((byte >= b' ') & (byte <= b'~') & (byte != b'"') & (byte != b'\\')) | (byte == b'\t')
 }
 
 #[cfg(test)]

@@ -70,10 +70,11 @@ const fn is_blank(byte: u8) -> bool {
     (byte == b' ') | (byte == b'\t')
 }
 
-/// The members as one line: the line that they came in, when nothing was left out of it.
+/// The members, which are ASCII, as one line: the line that they came in, when nothing was left out of
+/// it.
 pub(super) fn join<'a>(
     mut lines: impl Iterator<Item = &'a [u8]>,
-    kept: &[&'a str],
+    kept: &[&'a [u8]],
 ) -> Cow<'a, str> {
     let length = kept.iter().map(|member| member.len() + 1).sum::<usize>().saturating_sub(1);
     match (lines.next(), lines.next()) {
@@ -81,7 +82,7 @@ pub(super) fn join<'a>(
             std::str::from_utf8(line).map_or(Cow::Borrowed(""), Cow::Borrowed)
         }
         _ if kept.is_empty() => Cow::Borrowed(""),
-        _ => Cow::Owned(kept.join(",")),
+        _ => Cow::Owned(String::from_utf8(kept.join(&b',')).unwrap_or_default()),
     }
 }
 

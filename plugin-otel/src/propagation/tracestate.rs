@@ -16,8 +16,8 @@ const LONGEST_VALUE: usize = 256;
 /// `lines` are the values of all `tracestate` headers in order. Nothing is allocated when one line
 /// can be sent on as it came.
 pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Cow<'a, str> {
-    let mut kept = [""; MOST_MEMBERS];
-    let mut keys: [&[u8]; MOST_MEMBERS] = [&[]; MOST_MEMBERS];
+    let mut kept: [&[u8]; MOST_MEMBERS] = [&[]; MOST_MEMBERS];
+    let mut keys = kept;
     let (mut seen, mut empty, mut count) = (0, 0, 0);
     for member in members(lines.clone()) {
         if member.is_empty() {
@@ -31,26 +31,23 @@ pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Cow<'a
         if member.is_empty() {
             continue;
         }
-        let Some((key, text)) = key_of(member) else { return Cow::Borrowed("") };
+        let Some(key) = key_of(member) else { return Cow::Borrowed("") };
         if !keys[..count].contains(&key) {
             keys[count] = key;
-            kept[count] = text;
+            kept[count] = member;
             count += 1;
         }
     }
     join(lines, &kept[..count])
 }
 
-/// The key of a member and the member's text, if it keeps to the grammar.
-fn key_of(member: &[u8]) -> Option<(&[u8], &str)> {
+/// The key of a member that keeps to the grammar.
+fn key_of(member: &[u8]) -> Option<&[u8]> {
     if member.len() > LONGEST_KEY + 1 + LONGEST_VALUE {
         return None;
     }
     let (key, value) = split_once(member, b'=')?;
-    if !key_is_valid(key) || !value_is_valid(value) {
-        return None;
-    }
-    Some((key, std::str::from_utf8(member).ok()?))
+    (key_is_valid(key) && value_is_valid(value)).then_some(key)
 }
 
 fn key_is_valid(key: &[u8]) -> bool {
