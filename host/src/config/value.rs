@@ -93,6 +93,12 @@ impl LogFilter {
     pub fn build(&self) -> EnvFilter {
         EnvFilter::new(&self.0)
     }
+
+    /// Whether a directive names spans or their fields, so that the filter has to be told of spans.
+    #[must_use]
+    pub fn names_spans(&self) -> bool {
+        self.0.contains('[')
+    }
 }
 
 impl Default for LogFilter {

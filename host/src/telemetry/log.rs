@@ -4,62 +4,63 @@ use std::{fmt, io, panic, sync::OnceLock};
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
+    Layer, Registry,
     fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
-    layer::SubscriberExt as _,
+    layer::{Layered, SubscriberExt as _},
     registry::LookupSpan,
-    reload,
 };
 
 use super::{
     bridge::{self, Bridge},
     context,
+    directives::Directives,
     tap::Tap,
 };
 use crate::config::{Log, LogFilter, LogFormat};
 
-/// What is logged, replaceable while the host runs.
-type Filter = reload::Layer<EnvFilter, Registry>;
+/// What the lines are written of.
+type Filtered = Layered<Directives, Registry>;
 
 /// The filter of the log that [`start`] has installed.
-static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+static DIRECTIVES: OnceLock<Directives> = OnceLock::new();
 
 /// Starts the log. Called once, before anything is logged; a second call keeps the first log.
 pub(crate) fn start(log: &Log) {
-    let (filter, handle) = Filter::new(log.level.build());
+    let directives = Directives::new(&log.level);
     let is_installed = match log.format {
-        LogFormat::Text => install(text(io::stderr).with_filter(filter)),
-        LogFormat::Json => install(json(io::stderr).with_filter(filter)),
+        LogFormat::Text => install(text(io::stderr), &directives),
+        LogFormat::Json => install(json(io::stderr), &directives),
     };
     if is_installed {
-        let _ = FILTER.set(handle);
+        _ = DIRECTIVES.set(directives);
     }
     report_panics();
 }
 
 /// Each format is a type of its own: a boxed layer is one more call for each step of a span.
-fn install(lines: impl Layer<Registry> + Send + Sync) -> bool {
+fn install(lines: impl Layer<Filtered> + Send + Sync, directives: &Directives) -> bool {
+    let subscriber = subscriber(lines, directives.clone(), &bridge::BRIDGE);
     // Another subscriber is there only when a service author installed one: then it is theirs.
-    tracing::subscriber::set_global_default(subscriber(lines, &bridge::BRIDGE)).is_ok()
+    tracing::subscriber::set_global_default(subscriber).is_ok()
 }
 
 /// From now on `level` says what is logged. Without a log of the host's own it does nothing.
 pub(crate) fn set_level(level: &LogFilter) {
-    if let Some(filter) = FILTER.get() {
-        // It fails only where the log is gone, and then nobody reads what it would say.
-        let _ = filter.reload(level.build());
+    if let Some(directives) = DIRECTIVES.get() {
+        directives.replace(level);
     }
 }
 
 /// The lines, filtered by `log.level`, within reach of the bridge, which has a filter of its own.
 fn subscriber(
-    lines: impl Layer<Registry> + Send + Sync,
+    lines: impl Layer<Filtered> + Send + Sync,
+    directives: Directives,
     bridge: &'static Bridge,
 ) -> impl Subscriber + Send + Sync {
-    Tap::new(Registry::default().with(lines), bridge)
+    Tap::new(Registry::default().with(directives).with(lines), bridge)
 }
 
-fn text<W>(writer: W) -> impl Layer<Registry> + Send + Sync
+fn text<W>(writer: W) -> impl Layer<Filtered> + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -67,7 +68,7 @@ where
     layer.map_event_format(|inner| Correlated { inner, format: LogFormat::Text })
 }
 
-fn json<W>(writer: W) -> impl Layer<Registry> + Send + Sync
+fn json<W>(writer: W) -> impl Layer<Filtered> + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -130,17 +131,21 @@ pub(crate) struct Captured {
 impl Captured {
     /// Captures the lines that are written on this thread from now on.
     pub(crate) fn start(format: LogFormat) -> Self {
-        let lines = Sink::default();
+        Self::beside(&bridge::BRIDGE, format, &Log::default().level)
+    }
+
+    /// The same, with another bridge and another level.
+    pub(super) fn beside(bridge: &'static Bridge, format: LogFormat, level: &LogFilter) -> Self {
+        let (lines, directives) = (Sink::default(), Directives::new(level));
         let scope = match format {
-            LogFormat::Text => Self::scope(text(lines.writer())),
-            LogFormat::Json => Self::scope(json(lines.writer())),
+            LogFormat::Text => Self::scope(subscriber(text(lines.writer()), directives, bridge)),
+            LogFormat::Json => Self::scope(subscriber(json(lines.writer()), directives, bridge)),
         };
         Self { lines, _scope: scope }
     }
 
-    fn scope(lines: impl Layer<Registry> + Send + Sync) -> tracing::subscriber::DefaultGuard {
-        let lines = lines.with_filter(Log::default().level.build());
-        tracing::subscriber::set_default(subscriber(lines, &bridge::BRIDGE))
+    fn scope(subscriber: impl Subscriber + Send + Sync) -> tracing::subscriber::DefaultGuard {
+        tracing::subscriber::set_default(subscriber)
     }
 
     /// The lines up to now.

@@ -46,6 +46,8 @@
 
 pub(crate) mod bridge;
 pub mod context;
+mod directives;
+mod entered;
 mod fields;
 mod known;
 pub(crate) mod log;

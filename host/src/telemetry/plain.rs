@@ -2,29 +2,40 @@
 
 use std::{error::Error, fmt};
 
+use plugin_api::adapter::telemetry_object;
 use tracing::{
     Instrument as _, Level, debug, debug_span, error, field, info, info_span, trace, warn,
+    warn_span,
 };
-use tracing_subscriber::{EnvFilter, Layer as _, Registry, layer::SubscriberExt as _};
+use tracing_subscriber::{Layer as _, Registry, layer::SubscriberExt as _};
 
-use super::log::{Captured, Sink};
-use crate::config::LogFormat;
+use super::{
+    bridge::Bridge,
+    log::{Captured, Sink},
+    tests::{Journal, new_bridge},
+};
+use crate::config::{LogFilter, LogFormat};
 
 /// What is written of `program` where the log is not the host's.
-fn plain(format: LogFormat, program: impl FnOnce()) -> String {
+fn plain(format: LogFormat, level: &LogFilter, program: impl FnOnce()) -> String {
     let written = Sink::default();
     let layer = tracing_subscriber::fmt::layer().with_writer(written.writer()).with_ansi(false);
     let layer = match format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    let subscriber = Registry::default().with(layer.with_filter(EnvFilter::new("info")));
+    let subscriber = Registry::default().with(layer.with_filter(level.build()));
     tracing::subscriber::with_default(subscriber, program);
     written.take()
 }
 
-fn of_the_host(format: LogFormat, program: impl FnOnce()) -> String {
-    let captured = Captured::start(format);
+fn of_the_host(
+    bridge: &'static Bridge,
+    format: LogFormat,
+    level: &LogFilter,
+    program: impl FnOnce(),
+) -> String {
+    let captured = Captured::beside(bridge, format, level);
     program();
     captured.take()
 }
@@ -97,6 +108,7 @@ fn spans() {
         info!(parent: &outer, "of another");
         info!(parent: None, "of none");
         info_span!(parent: None, "alone").in_scope(|| info!("alone"));
+        warn_span!(parent: &inner, "grave", n = 5).in_scope(|| warn!("in a grave one"));
         drop(entered);
         info_span!(parent: &inner, "child").in_scope(events);
         tracing::Span::current().record("late", "again");
@@ -120,15 +132,54 @@ fn program() {
     runtime.block_on(async { tokio::join!(task().instrument(info_span!("task")), task()) });
 }
 
+const FORMATS: [LogFormat; 2] = [LogFormat::Text, LogFormat::Json];
+/// The last two name spans.
+const LEVELS: [&str; 6] =
+    ["info", "warn", "off", "warn,another=info", "warn,[inner]=debug", "off,[outer{n=1}]=info"];
+
+fn same(wanted: &[String], found: &[String]) {
+    for (found, wanted) in found.iter().zip(wanted) {
+        assert_eq!(found, wanted);
+    }
+    assert_eq!(found.len(), wanted.len());
+}
+
+/// The line without the ids that the host puts behind it.
+fn without_ids(format: LogFormat, line: &str) -> String {
+    let (start, end) = match format {
+        LogFormat::Text => (" trace_id=", "\n"),
+        LogFormat::Json => (r#","trace_id":"#, "}\n"),
+    };
+    line.split_once(start).map_or_else(|| line.to_owned(), |(line, _)| format!("{line}{end}"))
+}
+
 #[test]
 fn without_a_plugin_the_log_has_the_lines_of_tracing_subscriber_byte_for_byte() {
-    for format in [LogFormat::Text, LogFormat::Json] {
-        let wanted = timeless(format, &plain(format, program));
-        let found = timeless(format, &of_the_host(format, program));
-        assert!(wanted.len() > 35, "{wanted:#?}");
-        for (found, wanted) in found.iter().zip(&wanted) {
-            assert_eq!(found, wanted);
+    for format in FORMATS {
+        for level in LEVELS {
+            let level = LogFilter::try_from(level.to_owned()).unwrap();
+            let wanted = timeless(format, &plain(format, &level, program));
+            same(&wanted, &timeless(format, &of_the_host(new_bridge(), format, &level, program)));
         }
-        assert_eq!(found.len(), wanted.len());
+    }
+    let lines = plain(LogFormat::Text, &LogFilter::default(), program);
+    assert!(lines.lines().count() > 35, "{lines:#?}");
+}
+
+#[test]
+fn with_a_plugin_the_lines_are_the_same_but_for_their_ids() {
+    for format in FORMATS {
+        for level in LEVELS {
+            let (bridge, journal) = (new_bridge(), Journal::default());
+            bridge.splice(telemetry_object(journal.clone()));
+            let level = LogFilter::try_from(level.to_owned()).unwrap();
+            let wanted = timeless(format, &plain(format, &level, program));
+            let found = timeless(format, &of_the_host(bridge, format, &level, program));
+            let found: Vec<_> = found.iter().map(|line| without_ids(format, line)).collect();
+            same(&wanted, &found);
+            // The plugin has heard of all of them whatever the log takes.
+            assert_eq!(journal.spans().len(), 9, "{:#?}", journal.spans());
+            assert_eq!(journal.open(), 0);
+        }
     }
 }

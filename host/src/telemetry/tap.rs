@@ -1,7 +1,8 @@
 //! Tells the bridge of the spans and events of a subscriber.
 //!
 //! It is around the subscriber and not one of its layers: while the bridge sleeps it is one look at
-//! whether it does, where a layer with a filter of its own would look every span up at each step.
+//! whether it does, where a layer with a filter of its own would look every span up at each step. And a
+//! span that the log does not want never comes to the log's registry, as it would not without a plugin.
 
 use plugin_api::{
     Context, Level,
@@ -19,13 +20,16 @@ use tracing_core::span::Current;
 use super::{
     bridge::{Bridge, Spliced, Threshold},
     context::{self, enter_span, exit_span},
+    entered,
     fields::collect,
-    known::{Known, Spans},
+    known::{self, Known, Spans},
     recorder::Recorder,
 };
 
 /// A subscriber that the bridge listens to.
 pub(super) struct Tap<S> {
+    /// The log. It filters as a whole: with a filter for each of its layers it would remember between
+    /// [`Subscriber::enabled`] and the next span or event what it has said.
     inner: S,
     bridge: &'static Bridge,
     spans: Spans,
@@ -39,10 +43,10 @@ impl<S: Subscriber> Tap<S> {
         Self { inner, bridge, spans: Spans::default(), lines }
     }
 
-    /// Whether `inner` wants no event like this: it need not even be asked. With a line that it was
-    /// asked for and is not told it would refuse the next one.
-    fn is_slight(&self, metadata: &Metadata<'_>) -> bool {
-        !metadata.is_span() && *metadata.level() > self.lines.get()
+    /// Whether `inner` takes a span or an event like this. Most that it does not are too slight for
+    /// any of it.
+    fn is_logged(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= self.lines.get() && self.inner.enabled(metadata)
     }
 
     /// What records this span, while something listens.
@@ -53,27 +57,38 @@ impl<S: Subscriber> Tap<S> {
     /// Where what has this parent is, if it is told: the context and what records it.
     fn place(&self, parent: Option<&Id>, is_contextual: bool) -> (Context, Option<Recorder>) {
         match parent.and_then(|id| self.spans.get(id)) {
-            Some(Known { context, recorder }) => (context, recorder),
+            Some(Known { context, recorder, .. }) => (context, recorder),
             // The plugin may not know the span, nor those around it.
             None => context::inside(is_contextual),
         }
     }
 
-    fn begin(&self, spliced: &Spliced, attributes: &Attributes<'_>, id: &Id) {
+    /// A span of the log. What the log does not know it cannot be below.
+    fn log_span(&self, attributes: &Attributes<'_>) -> Id {
+        if attributes.parent().is_some_and(known::is_own) {
+            let values = attributes.values();
+            return self.inner.new_span(&Attributes::new_root(attributes.metadata(), values));
+        }
+        self.inner.new_span(attributes)
+    }
+
+    /// A span of the plugin, unless nobody wants to hear of it.
+    fn begin(&self, spliced: &Spliced, attributes: &Attributes<'_>) -> Option<Known> {
         let (parent, around) = match attributes.parent() {
             None if attributes.is_root() => (Context::default(), None),
             parent => self.place(parent, attributes.is_contextual()),
         };
         if !spliced.unsampled && parent.span().is_valid() && !parent.span().is_sampled() {
-            return;
+            return None;
         }
-        let callsite = callsite(attributes.metadata());
+        let metadata = attributes.metadata();
+        let callsite = callsite(metadata);
         let AbiBegun { context, span } = collect(
             |visit| attributes.record(visit),
             |_, fields| spliced.plugin.on_span(&SpanHead::new(callsite, fields), &parent),
         );
         let recorder = span.into_option().map(|span| Recorder::new(span, around));
-        self.spans.insert(id, Known { context, recorder });
+        Some(Known { metadata, context, recorder })
     }
 
     fn tell(&self, spliced: &Spliced, event: &tracing::Event<'_>) {
@@ -110,18 +125,12 @@ impl<S: Subscriber> Subscriber for Tap<S> {
 
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         let interest = self.inner.register_callsite(metadata);
-        if interest.is_always() || !self.bridge.wants(metadata) {
-            return interest;
-        }
-        if self.is_slight(metadata) {
-            return Interest::always();
-        }
-        // The subscriber's own filters are asked each time: they remember what they said.
-        Interest::sometimes()
+        // Of what is told the log is asked when it comes.
+        if self.bridge.wants(metadata) { Interest::always() } else { interest }
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        !self.is_slight(metadata) && self.inner.enabled(metadata) || self.bridge.wants(metadata)
+        self.bridge.wants(metadata) || self.inner.enabled(metadata)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -131,24 +140,31 @@ impl<S: Subscriber> Subscriber for Tap<S> {
         lines.map(|lines| lines.max(self.bridge.most()))
     }
 
-    fn event_enabled(&self, event: &tracing::Event<'_>) -> bool {
-        // Whoever is told of it looks again.
-        let metadata = event.metadata();
-        self.is_slight(metadata) || self.inner.event_enabled(event) || self.bridge.wants(metadata)
-    }
-
     fn new_span(&self, attributes: &Attributes<'_>) -> Id {
-        let id = self.inner.new_span(attributes);
-        if let Some(spliced) = self.bridge.spliced()
-            && spliced.wants(attributes.metadata())
-        {
-            self.begin(spliced, attributes, &id);
+        if !self.bridge.is_awake() {
+            return self.inner.new_span(attributes);
         }
-        id
+        let metadata = attributes.metadata();
+        let told = self.bridge.spliced().filter(|spliced| spliced.wants(metadata));
+        // What is not told is here because it is logged.
+        let is_logged = told.is_none() || self.is_logged(metadata);
+        let logged = is_logged.then(|| self.log_span(attributes));
+        let known = told.and_then(|spliced| self.begin(spliced, attributes));
+        match (logged, known) {
+            (Some(id), Some(known)) => {
+                self.spans.insert(&id, known);
+                id
+            }
+            (Some(id), None) => id,
+            (None, Some(known)) => self.spans.add(known),
+            (None, None) => known::nobody_s(),
+        }
     }
 
     fn record(&self, id: &Id, values: &Record<'_>) {
-        self.inner.record(id, values);
+        if !known::is_own(id) {
+            self.inner.record(id, values);
+        }
         if let Some(recorder) = self.recorder(id) {
             collect(
                 |visit| values.record(visit),
@@ -158,7 +174,9 @@ impl<S: Subscriber> Subscriber for Tap<S> {
     }
 
     fn record_follows_from(&self, id: &Id, follows: &Id) {
-        self.inner.record_follows_from(id, follows);
+        if !known::is_own(id) && !known::is_own(follows) {
+            self.inner.record_follows_from(id, follows);
+        }
         if let Some(recorder) = self.recorder(id)
             && let Some(cause) = self.spans.get(follows)
         {
@@ -170,45 +188,66 @@ impl<S: Subscriber> Subscriber for Tap<S> {
         if !self.bridge.is_awake() {
             return self.inner.event(event);
         }
-        if !self.is_slight(event.metadata()) {
+        let metadata = event.metadata();
+        let told = self.bridge.spliced().filter(|spliced| spliced.wants(metadata));
+        // What is not told is here because it is logged.
+        if told.is_none() || self.is_logged(metadata) {
             self.inner.event(event);
         }
-        if let Some(spliced) = self.bridge.spliced() {
+        if let Some(spliced) = told {
             self.tell(spliced, event);
         }
     }
 
     fn enter(&self, id: &Id) {
-        self.inner.enter(id);
-        if self.bridge.is_awake()
-            && let Some(known) = self.spans.get(id)
-        {
-            enter_span(id.into_u64(), known.context, known.recorder);
+        let is_own = known::is_own(id);
+        if !is_own {
+            self.inner.enter(id);
+        }
+        if !self.bridge.is_awake() {
+            return;
+        }
+        let known = self.spans.get(id);
+        let unlogged = known.as_ref().filter(|_| is_own).map(|known| known.metadata);
+        entered::push(id, unlogged);
+        if let Some(Known { context, recorder, .. }) = known {
+            enter_span(id.into_u64(), context, recorder);
         }
     }
 
     fn exit(&self, id: &Id) {
-        self.inner.exit(id);
+        if !known::is_own(id) {
+            self.inner.exit(id);
+        }
         if self.bridge.is_awake() {
+            entered::remove(id);
             exit_span(id.into_u64());
         }
     }
 
     fn clone_span(&self, id: &Id) -> Id {
+        if known::is_own(id) {
+            self.spans.clone_handle(id);
+            return id.clone();
+        }
         self.inner.clone_span(id)
     }
 
     fn try_close(&self, id: Id) -> bool {
-        let is_closed = self.inner.try_close(id.clone());
-        if is_closed && self.bridge.is_awake() {
-            // With what is known of it, it ends.
-            drop(self.spans.remove(&id));
+        let is_own = known::is_own(&id);
+        if !is_own && !self.inner.try_close(id.clone()) {
+            return false;
         }
-        is_closed
+        if !self.bridge.is_awake() {
+            return true;
+        }
+        // With what is known of it, it ends.
+        let ended = self.spans.drop_handle(&id);
+        !is_own || ended.is_some()
     }
 
     fn current_span(&self) -> Current {
-        self.inner.current_span()
+        entered::unlogged().unwrap_or_else(|| self.inner.current_span())
     }
 }
 

@@ -13,10 +13,10 @@ use futures_util::StreamExt as _;
 use plugin_api::{
     Context, Level, SpanContext,
     adapter::telemetry_object,
-    telemetry::{Begun, Event, Field, Span, SpanHead, Telemetry, Value},
+    telemetry::{self, Begun, Event, Field, SpanHead, Telemetry, Value},
 };
-use tracing::{Instrument as _, Subscriber, info_span, subscriber::DefaultGuard};
-use tracing_subscriber::{Layer as _, Registry, filter::LevelFilter, layer::SubscriberExt as _};
+use tracing::{Instrument as _, Span, Subscriber, error_span, info_span, subscriber::DefaultGuard};
+use tracing_subscriber::{Registry, filter::LevelFilter, layer::SubscriberExt as _};
 
 use super::{
     bridge::{Bridge, PLUGIN_TARGET},
@@ -28,7 +28,7 @@ use crate::metrics::testing::allocations;
 
 /// What the plugin was told, one line each.
 #[derive(Clone, Default)]
-struct Journal(Arc<Told>);
+pub(super) struct Journal(Arc<Told>);
 
 #[derive(Default)]
 struct Told {
@@ -39,7 +39,7 @@ struct Told {
     live: AtomicU8,
 }
 
-struct Recorder {
+pub(super) struct Recorder {
     journal: Journal,
     name: &'static str,
 }
@@ -53,8 +53,13 @@ impl Journal {
         self.0.lines.lock().unwrap().clone()
     }
 
+    /// How many of its spans are open.
+    pub(super) fn open(&self) -> u8 {
+        self.0.live.load(Ordering::Relaxed)
+    }
+
     /// The spans that were told, each below its parent's name.
-    fn spans(&self) -> Vec<String> {
+    pub(super) fn spans(&self) -> Vec<String> {
         let lines = self.lines();
         lines.iter().filter_map(|line| line.strip_prefix("span ").map(str::to_owned)).collect()
     }
@@ -96,7 +101,7 @@ impl Telemetry for Journal {
     }
 }
 
-impl Span for Recorder {
+impl telemetry::Span for Recorder {
     fn on_record(&mut self, fields: &[Field<'_>]) {
         self.journal.note(format!("{} has{}", self.name, shown(fields)));
     }
@@ -117,13 +122,13 @@ impl Drop for Recorder {
     }
 }
 
-fn new_bridge() -> &'static Bridge {
+pub(super) fn new_bridge() -> &'static Bridge {
     Box::leak(Box::new(Bridge::new()))
 }
 
 fn subscriber(bridge: &'static Bridge, level: LevelFilter) -> impl Subscriber + Send + Sync {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink);
-    Tap::new(Registry::default().with(lines.with_filter(level)), bridge)
+    Tap::new(Registry::default().with(level).with(lines), bridge)
 }
 
 /// A journal that is spliced into the log of this thread.
@@ -149,13 +154,16 @@ fn exchange(id: u8, flags: u32) -> Option<Current> {
     Some(Current::new(Context::new(SpanContext::new([9; 16], [id; 8], flags))))
 }
 
+/// Levels of a log that knows the spans of these tests, and of one that does not.
+const BOTH: [LevelFilter; 2] = [LevelFilter::INFO, LevelFilter::OFF];
+
 /// Runs `future` as the handler of exchange 7, on several threads whose log is spliced.
-fn run<F>(journal: &Journal, future: F)
+fn run<F>(journal: &Journal, level: LevelFilter, future: F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let bridge = new_bridge();
-    let dispatch = tracing::Dispatch::new(subscriber(bridge, LevelFilter::INFO));
+    let dispatch = tracing::Dispatch::new(subscriber(bridge, level));
     tracing::dispatcher::with_default(&dispatch, || {
         bridge.splice(telemetry_object(journal.clone()));
     });
@@ -171,12 +179,10 @@ where
     let handler = context::enter(&mut exchange(7, 1), || future.with_current_context());
     runtime.block_on(runtime.spawn(handler)).unwrap();
     drop(runtime);
-    assert_eq!(journal.0.live.load(Ordering::Relaxed), 0, "{:#?}", journal.lines());
+    assert_eq!(journal.open(), 0, "{:#?}", journal.lines());
 }
 
-#[test]
-fn spans_are_told_below_the_enclosing_span_or_the_exchange() {
-    let (journal, _, _guard) = spliced();
+fn tell_spans() {
     context::enter(&mut exchange(7, 1), || {
         info_span!("outer", n = 1_u64, text = "x").in_scope(|| {
             let inner = info_span!("inner", late = tracing::field::Empty);
@@ -187,18 +193,26 @@ fn spans_are_told_below_the_enclosing_span_or_the_exchange() {
         });
         tracing::warn!("outside");
     });
-    let wanted = [
-        "span outer 100 below 7 n=U64(1) text=Text(\"x\")",
-        "span inner 101 below 100",
-        "inner has late=Bool(true)",
-        "inner follows 100",
-        "event of inner: look",
-        "line in 101: look port=I64(5)",
-        "span alone 102 below 0",
-        "line in 7: outside",
-    ];
-    assert_eq!(journal.lines(), wanted);
-    assert_eq!(journal.0.live.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn spans_are_told_below_the_enclosing_span_or_the_exchange() {
+    for level in BOTH {
+        let (journal, _, _guard) = spliced_beside(level);
+        tell_spans();
+        let wanted = [
+            "span outer 100 below 7 n=U64(1) text=Text(\"x\")",
+            "span inner 101 below 100",
+            "inner has late=Bool(true)",
+            "inner follows 100",
+            "event of inner: look",
+            "line in 101: look port=I64(5)",
+            "span alone 102 below 0",
+            "line in 7: outside",
+        ];
+        assert_eq!(journal.lines(), wanted);
+        assert_eq!(journal.open(), 0);
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -284,7 +298,7 @@ fn a_line_that_only_the_plugin_wants_takes_none_of_the_log_with_it() {
     let (journal, bridge) = (Journal::default(), new_bridge());
     let written = Sink::default();
     let lines = tracing_subscriber::fmt::layer().with_writer(written.writer());
-    let lines = Registry::default().with(lines.with_filter(LevelFilter::ERROR));
+    let lines = Registry::default().with(LevelFilter::ERROR).with(lines);
     let _guard = tracing::subscriber::set_default(Tap::new(lines, bridge));
     bridge.splice(telemetry_object(journal.clone()));
     for _ in 0..2 {
@@ -316,17 +330,19 @@ fn a_span_that_was_open_before_stays_unknown() {
 
 #[test]
 fn spans_find_their_parents_in_tasks_and_on_threads_that_block() {
-    let journal = Journal::default();
-    let handler = async {
+    let handler = || async {
         let spawned = async { drop(info_span!("spawned")) }.with_current_context();
         let blocking = (|| drop(info_span!("blocking"))).with_current_context();
         tokio::spawn(spawned).await.unwrap();
         tokio::task::spawn_blocking(blocking).await.unwrap();
         tokio::spawn(async { drop(info_span!("stray")) }).await.unwrap();
     };
-    run(&journal, handler);
-    let spans = journal.spans();
-    assert_eq!(spans, ["spawned 100 below 7", "blocking 101 below 7", "stray 102 below 0"]);
+    for level in BOTH {
+        let journal = Journal::default();
+        run(&journal, level, handler());
+        let spans = journal.spans();
+        assert_eq!(spans, ["spawned 100 below 7", "blocking 101 below 7", "stray 102 below 0"]);
+    }
 }
 
 async fn work(branch: &'static str, rounds: u32) {
@@ -338,76 +354,137 @@ async fn work(branch: &'static str, rounds: u32) {
 
 #[test]
 fn branches_of_a_join_do_not_take_each_other_s_span() {
-    let journal = Journal::default();
-    run(&journal, async {
-        async {
-            tokio::join!(
-                work("left", 20).instrument(info_span!("left")),
-                work("right", 30).instrument(info_span!("right")),
-            );
-        }
-        .instrument(info_span!("both"))
-        .await;
-        assert_eq!(context::current().unwrap().span().span_id[0], 7);
-    });
-    assert_eq!(journal.spans(), ["both 100 below 7", "left 101 below 100", "right 102 below 100"]);
-    let lines = journal.lines();
-    let count = |line: &str| lines.iter().filter(|one| *one == line).count();
-    assert_eq!((count("line in 101: left"), count("line in 102: right")), (20, 30), "{lines:#?}");
-    assert_eq!((count("event of left: left"), count("event of right: right")), (20, 30));
+    for level in BOTH {
+        let journal = Journal::default();
+        run(&journal, level, async {
+            async {
+                tokio::join!(
+                    work("left", 20).instrument(info_span!("left")),
+                    work("right", 30).instrument(info_span!("right")),
+                );
+            }
+            .instrument(info_span!("both"))
+            .await;
+            assert_eq!(context::current().unwrap().span().span_id[0], 7);
+        });
+        assert_eq!(
+            journal.spans(),
+            ["both 100 below 7", "left 101 below 100", "right 102 below 100"]
+        );
+        let lines = journal.lines();
+        let count = |line: &str| lines.iter().filter(|one| *one == line).count();
+        assert_eq!(
+            (count("line in 101: left"), count("line in 102: right")),
+            (20, 30),
+            "{lines:#?}"
+        );
+        assert_eq!((count("event of left: left"), count("event of right: right")), (20, 30));
+    }
 }
 
 #[test]
 fn a_stream_that_is_polled_on_several_threads_keeps_its_span() {
-    let journal = Journal::default();
-    run(&journal, async {
-        let span = info_span!("stream");
-        let items = futures_util::stream::unfold(0, |n| async move {
-            tokio::task::yield_now().await;
-            tracing::warn!("item");
-            (n < 50).then_some(((), n + 1))
-        });
-        let mut items = Box::pin(items);
-        // Each item is asked for by another task, so by any thread.
-        loop {
-            let span = span.clone();
-            let next = async move { (items.next().await, items) }.instrument(span);
-            let (item, rest) = tokio::spawn(next.with_current_context()).await.unwrap();
-            items = rest;
-            if item.is_none() {
-                break;
+    for level in BOTH {
+        let journal = Journal::default();
+        run(&journal, level, async {
+            let span = info_span!("stream");
+            let items = futures_util::stream::unfold(0, |n| async move {
+                tokio::task::yield_now().await;
+                tracing::warn!("item");
+                (n < 50).then_some(((), n + 1))
+            });
+            let mut items = Box::pin(items);
+            // Each item is asked for by another task, so by any thread.
+            loop {
+                let span = span.clone();
+                let next = async move { (items.next().await, items) }.instrument(span);
+                let (item, rest) = tokio::spawn(next.with_current_context()).await.unwrap();
+                items = rest;
+                if item.is_none() {
+                    break;
+                }
             }
-        }
-    });
-    assert_eq!(journal.spans(), ["stream 100 below 7"]);
-    let lines = journal.lines();
-    let inside = lines.iter().filter(|line| *line == "line in 100: item").count();
-    assert_eq!(inside, 51, "{lines:#?}");
+        });
+        assert_eq!(journal.spans(), ["stream 100 below 7"]);
+        let lines = journal.lines();
+        let inside = lines.iter().filter(|line| *line == "line in 100: item").count();
+        assert_eq!(inside, 51, "{lines:#?}");
+    }
 }
 
 #[test]
-fn a_span_ends_after_those_inside_of_it() {
-    let (journal, _, _guard) = spliced();
-    let outer = info_span!("outer");
-    let inner = outer.in_scope(|| info_span!("inner"));
-    let below = info_span!(parent: &inner, "below");
-    drop(outer);
-    drop(inner);
-    assert_eq!(journal.0.live.load(Ordering::Relaxed), 3);
-    drop(below);
-    assert_eq!(*journal.0.ended.lock().unwrap(), ["below", "inner", "outer"]);
+fn a_span_ends_after_those_inside_of_it_and_with_the_last_of_its_handles() {
+    for level in BOTH {
+        let (journal, _, _guard) = spliced_beside(level);
+        let outer = info_span!("outer");
+        let inner = outer.in_scope(|| info_span!("inner"));
+        let below = info_span!(parent: &inner, "below");
+        drop(outer);
+        drop(inner.clone());
+        drop(inner);
+        assert_eq!(journal.open(), 3);
+        let handles = [below.clone(), below];
+        for (open, handle) in [3, 3].into_iter().zip(handles) {
+            assert_eq!(journal.open(), open);
+            drop(handle);
+        }
+        assert_eq!(*journal.0.ended.lock().unwrap(), ["below", "inner", "outer"]);
+    }
 }
 
 #[test]
 fn a_span_may_outlive_its_request() {
-    let (journal, _, _guard) = spliced();
-    let span = context::enter(&mut exchange(7, 1), || info_span!("long"));
-    let thread = std::thread::spawn(move || {
-        std::thread::yield_now();
-        drop(span);
+    for level in BOTH {
+        let (journal, _, _guard) = spliced_beside(level);
+        let span = context::enter(&mut exchange(7, 1), || info_span!("long"));
+        let thread = std::thread::spawn(move || {
+            std::thread::yield_now();
+            drop(span);
+        });
+        assert!(context::current().is_none());
+        thread.join().unwrap();
+        assert_eq!(journal.spans(), ["long 100 below 7"]);
+        assert_eq!(journal.open(), 0);
+    }
+}
+
+#[test]
+fn the_current_span_is_the_innermost_whether_the_log_knows_it_or_not() {
+    let (journal, _, _guard) = spliced_beside(LevelFilter::ERROR);
+    let name = || Span::current().metadata().map(|metadata| metadata.name());
+    let (unlogged, logged) = (info_span!("unlogged"), error_span!("logged"));
+    let (one, two) = (unlogged.enter(), logged.enter());
+    assert_eq!(name(), Some("logged"));
+    let late = info_span!("late", value = tracing::field::Empty).entered();
+    assert_eq!(name(), Some("late"));
+    Span::current().record("value", 7);
+    drop(one);
+    assert_eq!(name(), Some("late"));
+    drop(late);
+    assert_eq!(name(), Some("logged"));
+    drop(two);
+    assert_eq!(name(), None);
+    let held = unlogged.in_scope(|| async { info_span!("later") }.in_current_span());
+    drop(unlogged);
+    assert_eq!(journal.open(), 2, "what runs in it holds it");
+    drop((held, logged));
+    assert_eq!(journal.open(), 0);
+    let spans = ["unlogged 100 below 0", "logged 101 below 0", "late 102 below 101"];
+    assert_eq!(journal.spans(), spans);
+    assert!(journal.lines().contains(&"late has value=I64(7)".to_owned()));
+}
+
+#[test]
+fn spans_that_nobody_knows_are_no_span_of_any_other() {
+    let (journal, _, _guard) = spliced_beside(LevelFilter::OFF);
+    context::enter(&mut exchange(7, 0), || {
+        let (one, two) = (info_span!("one"), info_span!("two"));
+        one.in_scope(|| assert!(Span::current().is_none()));
+        two.record("nothing", 1);
+        two.follows_from(&one);
+        drop(one.clone());
+        drop(one);
+        info_span!(parent: &two, "three").in_scope(|| tracing::warn!("look"));
     });
-    assert!(context::current().is_none());
-    thread.join().unwrap();
-    assert_eq!(journal.spans(), ["long 100 below 7"]);
-    assert_eq!(journal.0.live.load(Ordering::Relaxed), 0);
+    assert_eq!(journal.lines(), ["line in 7: look"]);
 }

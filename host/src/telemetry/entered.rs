@@ -1,0 +1,37 @@
+//! The spans that a thread is in, as the registry of `tracing-subscriber` keeps its own.
+
+use std::cell::RefCell;
+
+use tracing::{Metadata, span::Id};
+use tracing_core::span::Current;
+
+/// What is told of a span that the log does not know.
+type Unlogged = Option<&'static Metadata<'static>>;
+
+thread_local! {
+    /// Those that were entered here and not yet left, innermost last.
+    static ENTERED: RefCell<Vec<(Id, Unlogged)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The thread enters this span; its metadata where the log does not know it.
+pub(super) fn push(id: &Id, unlogged: Unlogged) {
+    // Where a thread ends nobody asks any more which span it is in.
+    _ = ENTERED.try_with(|entered| entered.borrow_mut().push((id.clone(), unlogged)));
+}
+
+/// The thread leaves the span, which need not be the innermost one.
+pub(super) fn remove(id: &Id) {
+    _ = ENTERED.try_with(|entered| {
+        let mut entered = entered.borrow_mut();
+        if let Some(place) = entered.iter().rposition(|(one, _)| one == id) {
+            entered.remove(place);
+        }
+    });
+}
+
+/// The innermost span, where the log does not know it.
+pub(super) fn unlogged() -> Option<Current> {
+    let innermost = ENTERED.try_with(|entered| entered.borrow().last().cloned()).ok().flatten();
+    let (id, unlogged) = innermost?;
+    Some(Current::new(id, unlogged?))
+}
