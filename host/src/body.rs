@@ -56,9 +56,9 @@ impl Body {
         body.map_or_else(Self::empty, |body| Self::boxed(Box::new(body.map_err(Into::into))))
     }
 
-    /// The body of a response of the instance that was `chosen`.
-    pub(crate) fn of(self, chosen: Chosen) -> Self {
-        Self { chosen: Some(chosen), ..self }
+    /// It is that of a response of the instance that was `chosen`.
+    pub(crate) fn be_of(&mut self, chosen: Chosen) {
+        self.chosen = Some(chosen);
     }
 }
 

@@ -141,9 +141,11 @@ impl Client {
             target.address(service, request)?;
             let sent = stack.send(service, request, &mut attempts);
             let failed = match within(stack.timeout(), sent).await {
-                Ok(Ok(response)) => {
+                Ok(Ok(mut response)) => {
                     retries.answered();
-                    return Ok(target.answered(attempts.answered(response)));
+                    attempts.answered(&mut response);
+                    target.answered(&mut response);
+                    return Ok(response);
                 }
                 Ok(Err(failed)) => failed,
                 Err(_) => {
@@ -192,9 +194,9 @@ impl Target {
     }
 
     /// The exchange is in flight on the instance until the response's body has ended.
-    fn answered(self, response: Response<Body>) -> Response<Body> {
+    fn answered(self, response: &mut Response<Body>) {
         self.0.answered();
-        response.map(|body| body.of(self.0))
+        response.body_mut().be_of(self.0);
     }
 
     fn timeout(&self, service: &str, timeout: Duration) -> CallError {

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    task::{self, Poll, ready},
+    task::{self, Poll},
 };
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -62,9 +62,13 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for AccessFu
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(cx))?;
-        let Some(exchange) = this.exchange.take() else { return Poll::Ready(Ok(response)) };
-        Poll::Ready(Ok(exchange.respond(response, *this.version, Via::UNKNOWN)))
+        let mut polled = this.inner.poll(cx);
+        if let Poll::Ready(Ok(response)) = &mut polled
+            && let Some(exchange) = this.exchange.take()
+        {
+            exchange.respond(response, *this.version, Via::UNKNOWN);
+        }
+        polled
     }
 }
 

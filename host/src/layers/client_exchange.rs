@@ -101,11 +101,13 @@ async fn attempt(
     let via = exchange.as_mut().map_or(&mut of_nobody, |exchange| exchange.follower().via());
     match http.send(request, via).await {
         Ok(response) => {
-            let response = response.map(Body::from);
-            let Some(mut exchange) = exchange else { return Ok(response) };
-            // The head tells it, so the end need not.
-            let via = std::mem::replace(exchange.follower().via(), Via::UNKNOWN);
-            Ok(follow(exchange, response, via))
+            let mut response = response.map(Body::from);
+            if let Some(mut exchange) = exchange {
+                // The head tells it, so the end need not.
+                let via = std::mem::replace(exchange.follower().via(), Via::UNKNOWN);
+                follow(exchange, &mut response, via);
+            }
+            Ok(response)
         }
         Err(error) => {
             if let Some(exchange) = &mut exchange {
@@ -148,11 +150,10 @@ impl Attempts {
     }
 
     /// The last attempt was answered.
-    pub(crate) fn answered(self, response: Response<Body>) -> Response<Body> {
-        match self.call {
+    pub(crate) fn answered(self, response: &mut Response<Body>) {
+        if let Some(call) = self.call {
             // The last attempt has told by what it came.
-            Some(call) => follow(call, response, Via::UNKNOWN),
-            None => response,
+            follow(call, response, Via::UNKNOWN);
         }
     }
 
@@ -194,9 +195,9 @@ impl Failed {
     }
 }
 
-fn follow(exchange: Recorded, response: Response<Body>, via: Via) -> Response<Body> {
+fn follow(exchange: Recorded, response: &mut Response<Body>, via: Via) {
     let version = response.version();
-    exchange.respond(response, version, via)
+    exchange.respond(response, version, via);
 }
 
 fn outcome(error: &SendError) -> Outcome {

@@ -107,14 +107,9 @@ impl<F: Follower> Exchange<F> {
     }
 
     /// Tells the response head, which goes as this `version` or comes by way of a connection, and
-    /// follows the body to its end.
-    pub(super) fn respond(
-        mut self,
-        mut response: Response<Body>,
-        version: Version,
-        via: Via,
-    ) -> Response<Body> {
-        self.follower().on_response(&response, via);
+    /// follows the body to its end. The response stays where it is: a move is a copy of all its head.
+    pub(super) fn respond(mut self, response: &mut Response<Body>, version: Version, via: Via) {
+        self.follower().on_response(response, via);
         let ended = response.extensions().get();
         let outcome = ended.map_or(Outcome::COMPLETE, |Ended(outcome)| *outcome);
         let unread = self.0.is_head || has_no_body(response.status());
@@ -123,7 +118,6 @@ impl<F: Follower> Exchange<F> {
         let may_have_trailers = version == Version::HTTP_2;
         self.0.rest = Some(Rest { body, outcome, expected, may_have_trailers });
         *response.body_mut() = Body::boxed(self.0);
-        response
     }
 
     /// Tells the end; only the first one counts.

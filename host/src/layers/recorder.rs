@@ -142,14 +142,13 @@ impl Exchange<Recorder> {
     }
 
     /// Tells the head of the response that ends HTTP; what the plugin answers follows the tunnel.
-    pub(super) fn upgrade(mut self, response: Response<Body>) -> Response<Body> {
-        self.follower().on_response(&response, Via::UNKNOWN);
+    pub(super) fn upgrade(mut self, response: &Response<Body>) {
+        self.follower().on_response(response, Via::UNKNOWN);
         match response.extensions().get::<tunnel::Followed>() {
             Some(tunnel) => tunnel.by(self.upgraded()),
             // A handler has taken the connection by itself: nobody can tell its end.
             None => self.end(Outcome::COMPLETE),
         }
-        response
     }
 
     fn upgraded(&mut self) -> Option<Self> {

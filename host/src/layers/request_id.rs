@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::{HeaderName, HeaderValue, Request, Response, header::Entry};
@@ -81,11 +81,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let mut response = ready!(this.inner.poll(cx))?;
-        if let Entry::Vacant(header) = response.headers_mut().entry(X_REQUEST_ID) {
+        let mut polled = this.inner.poll(cx);
+        if let Poll::Ready(Ok(response)) = &mut polled
+            && let Entry::Vacant(header) = response.headers_mut().entry(X_REQUEST_ID)
+        {
             header.insert(this.id.clone());
         }
-        Poll::Ready(Ok(response))
+        polled
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{self, Poll, ready},
+    task::{self, Poll},
 };
 
 use http::{HeaderMap, Request, Response, Version};
@@ -133,18 +133,21 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFu
         let this = self.project();
         // It is gone once it has answered.
         let Some(exchange) = this.exchange else { return this.inner.poll(cx) };
-        let mut response = ready!(context::enter(exchange.current(), || this.inner.poll(cx)))?;
+        let mut polled = context::enter(exchange.current(), || this.inner.poll(cx));
+        let Poll::Ready(Ok(response)) = &mut polled else { return polled };
         if let Some(current) = exchange.current() {
             this.spliced.tell_client(&current.context, response.headers_mut());
             if let Some(route) = current.route.take() {
                 exchange.follower().route(&route);
             }
         }
-        let Some(mut exchange) = this.exchange.take() else { return Poll::Ready(Ok(response)) };
+        let Some(mut exchange) = this.exchange.take() else { return polled };
         if exchange.follower().ends_http(response.status()) {
-            return Poll::Ready(Ok(exchange.upgrade(response)));
+            exchange.upgrade(response);
+        } else {
+            exchange.respond(response, *this.version, Via::UNKNOWN);
         }
-        Poll::Ready(Ok(exchange.respond(response, *this.version, Via::UNKNOWN)))
+        polled
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -241,14 +241,15 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Answered
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let mut response = ready!(this.inner.poll(cx))?;
+        let mut polled = this.inner.poll(cx);
+        let Poll::Ready(Ok(response)) = &mut polled else { return polled };
         if let Some(ticket) = this.ticket.take() {
             ticket.answered(response.status());
         }
         if *this.is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        Poll::Ready(Ok(response))
+        polled
     }
 }
 
