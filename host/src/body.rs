@@ -26,6 +26,26 @@ enum Kind {
     Full(Full<Bytes>),
     Incoming(Incoming),
     Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>),
+    Kept(Kept),
+}
+
+/// A body of the host's own, whose box is kept for another.
+pub(crate) trait Keep:
+    http_body::Body<Data = Bytes, Error = BoxError> + Send + Unpin
+{
+    /// Takes the box of a body that nobody asks for anything any more.
+    fn keep(self: Box<Self>);
+}
+
+/// There until it is dropped.
+struct Kept(Option<Box<dyn Keep>>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(body) = self.0.take() {
+            body.keep();
+        }
+    }
 }
 
 impl Body {
@@ -41,6 +61,11 @@ impl Body {
         B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
         Kind::Boxed(Box::into_pin(body)).into()
+    }
+
+    /// The same, where the box is not freed when the body is dropped.
+    pub(crate) fn kept(body: Box<dyn Keep>) -> Self {
+        Kind::Kept(Kept(Some(body))).into()
     }
 
     /// Any body; one that is a `Body` already stays as it is.
@@ -117,6 +142,10 @@ impl http_body::Body for Body {
             Kind::Full(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
+            Kind::Kept(Kept(body)) => match body {
+                Some(body) => Pin::new(&mut **body).poll_frame(cx),
+                None => Poll::Ready(None),
+            },
         };
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             this.chosen = None;
@@ -129,6 +158,7 @@ impl http_body::Body for Body {
             Kind::Full(body) => body.is_end_stream(),
             Kind::Incoming(body) => body.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
+            Kind::Kept(Kept(body)) => body.as_ref().is_none_or(|body| body.is_end_stream()),
         }
     }
 
@@ -137,6 +167,9 @@ impl http_body::Body for Body {
             Kind::Full(body) => body.size_hint(),
             Kind::Incoming(body) => body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),
+            Kind::Kept(Kept(body)) => {
+                body.as_ref().map_or_else(SizeHint::default, |body| body.size_hint())
+            }
         }
     }
 }

@@ -49,7 +49,9 @@ where
     // A handler is dropped after its panic, so nobody sees it half-changed; what it shares with
     // others is as safe as it is with any task that panics.
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let inner = catch_unwind(AssertUnwindSafe(|| self.inner.call(request))).ok();
+        // Put where it stays: as the answer of the closure it would be copied on the way.
+        let mut inner = None;
+        _ = catch_unwind(AssertUnwindSafe(|| inner = Some(self.inner.call(request))));
         CatchPanicFuture { inner }
     }
 }
@@ -68,7 +70,8 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for CatchPan
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
         if let Some(inner) = this.inner.as_mut().as_pin_mut() {
-            if let Ok(polled) = catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
+            let mut polled = Poll::Pending;
+            if catch_unwind(AssertUnwindSafe(|| polled = inner.poll(cx))).is_ok() {
                 return polled;
             }
             // The calls of a handler that is no `async` block are still there.

@@ -18,6 +18,7 @@ use tower::BoxError;
 use super::cut;
 use crate::{
     Body,
+    body::Keep,
     connect::Via,
     monotonic,
     telemetry::context::{self, Current},
@@ -35,6 +36,19 @@ pub(super) trait Follower: Send + 'static {
     fn on_trailers(&mut self, trailers: &HeaderMap);
     /// The exchange is over; called once.
     fn on_end(&mut self, end: &End);
+    /// A box for another exchange, where they are kept.
+    fn kept() -> Option<Box<State<Self>>>
+    where
+        Self: Sized,
+    {
+        None
+    }
+    /// Takes the box of one that is over.
+    fn keep(_: Box<State<Self>>)
+    where
+        Self: Sized,
+    {
+    }
 }
 
 /// A followed exchange. Tells its end exactly once: when asked to, or when dropped.
@@ -43,8 +57,9 @@ pub(super) trait Follower: Send + 'static {
 /// body is made of it.
 pub(super) struct Exchange<F: Follower>(Box<State<F>>);
 
-struct State<F: Follower> {
-    follower: F,
+/// See [`Exchange`].
+pub(super) struct State<F: Follower> {
+    pub(super) follower: F,
     is_head: bool,
     is_over: bool,
     /// How it ends when it is dropped, where that is known beforehand.
@@ -75,16 +90,22 @@ impl<F: Follower> Exchange<F> {
     }
 
     fn of(follower: F, is_head: bool) -> Self {
-        Self(Box::new(State {
-            follower,
-            is_head,
-            is_over: false,
-            otherwise: None,
-            request_bytes: None,
-            response_bytes: 0,
-            current: None,
-            rest: None,
-        }))
+        let Some(mut kept) = F::kept() else {
+            return Self(Box::new(State {
+                follower,
+                is_head,
+                is_over: false,
+                otherwise: None,
+                request_bytes: None,
+                response_bytes: 0,
+                current: None,
+                rest: None,
+            }));
+        };
+        // The rest is as in a new one, and would be copied for nothing.
+        (kept.follower, kept.is_head, kept.is_over) = (follower, is_head, false);
+        (kept.otherwise, kept.response_bytes) = (None, 0);
+        Self(kept)
     }
 
     pub(super) const fn follower(&mut self) -> &mut F {
@@ -117,7 +138,7 @@ impl<F: Follower> Exchange<F> {
         let expected = if unread { Some(0) } else { body.size_hint().exact() };
         let may_have_trailers = version == Version::HTTP_2;
         self.0.rest = Some(Rest { body, outcome, expected, may_have_trailers });
-        *response.body_mut() = Body::boxed(self.0);
+        *response.body_mut() = Body::kept(self.0);
     }
 
     /// Tells the end; only the first one counts.
@@ -176,6 +197,16 @@ impl<F: Follower> State<F> {
         }
     }
 
+    /// Nobody asks for anything any more.
+    fn is_dropped(&mut self) {
+        if !self.is_over {
+            let outcome = self.dropped();
+            // What it is made of ends first.
+            self.rest = None;
+            self.end(outcome);
+        }
+    }
+
     /// What a look at the body has shown. The last frame ends the exchange, so that it ends before
     /// whatever it is a part of.
     fn passed(&mut self, polled: &Polled) {
@@ -202,12 +233,15 @@ impl<F: Follower> State<F> {
 
 impl<F: Follower> Drop for State<F> {
     fn drop(&mut self) {
-        if !self.is_over {
-            let outcome = self.dropped();
-            // What it is made of ends first.
-            self.rest = None;
-            self.end(outcome);
-        }
+        self.is_dropped();
+    }
+}
+
+impl<F: Follower> Keep for State<F> {
+    fn keep(mut self: Box<Self>) {
+        self.is_dropped();
+        (self.rest, self.current, self.request_bytes) = (None, None, None);
+        F::keep(self);
     }
 }
 

@@ -1,13 +1,13 @@
 //! The plugin's side of an exchange: every hook of it, called while hooks are.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use http::{HeaderMap, Method, Response, StatusCode};
 use plugin_api::{Context, End, Outcome, ResponseHead, abi::ExchangeObject};
 
 use super::{
     Hooks,
-    exchange::{Exchange, Follower},
+    exchange::{Exchange, Follower, State},
     head,
     meter::Meter,
     tunnel,
@@ -24,6 +24,18 @@ pub(super) struct Recorder {
     is_connect: bool,
     /// The connection of an attempt, until its head has told it.
     via: Via,
+}
+
+/// How many boxes of exchanges a thread keeps for the next ones.
+const MOST_KEPT: usize = 64;
+
+/// Boxed, because each goes from here to its exchange and back and is not copied.
+type Boxes = Vec<Box<State<Recorder>>>;
+
+thread_local! {
+    /// Without them, the boxes of both sides would be the only allocations of a request that is not
+    /// recorded.
+    static KEPT: RefCell<Boxes> = const { RefCell::new(Boxes::new()) };
 }
 
 /// An exchange that is measured, and that the plugin may record.
@@ -117,6 +129,21 @@ impl Follower for Recorder {
         });
     }
 
+    fn kept() -> Option<Box<State<Self>>> {
+        // Where a thread ends nothing is kept any more.
+        KEPT.try_with(|kept| kept.borrow_mut().pop()).ok().flatten()
+    }
+
+    fn keep(mut state: Box<State<Self>>) {
+        state.follower.plugin = None;
+        _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() < MOST_KEPT {
+                kept.push(state);
+            }
+        });
+    }
+
     fn on_end(&mut self, end: &End) {
         // Gone with its measurement: an incoming request is active no more.
         if let Some(mut meter) = self.meter.take() {
@@ -165,5 +192,60 @@ impl Exchange<Recorder> {
     pub(super) fn end_tunnel(mut self, outcome: Outcome, up: u64, down: u64) {
         self.close(outcome);
         self.follower().on_end(&End::new(outcome, up, down));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::{
+        metrics::{Requests, testing::allocations},
+        telemetry::context::Current,
+    };
+
+    /// An exchange that the plugin does not record.
+    fn unrecorded(requests: &Arc<Requests>, hooks: &Arc<Hooks>) -> Recorded {
+        let request = Request::new(Body::empty());
+        let meter = Meter::of_request(requests.begin(&request, false, 0));
+        Recorder::follow(None, meter, hooks, request.method())
+    }
+
+    fn answered(exchange: Recorded) -> Response<Body> {
+        let mut response = Response::new(Body::from("hello"));
+        exchange.respond(&mut response, http::Version::HTTP_11, Via::UNKNOWN);
+        response
+    }
+
+    #[test]
+    fn what_is_not_recorded_allocates_nothing_once_others_have_ended() {
+        let (requests, hooks) = Default::default();
+        let exchange = || drop(answered(unrecorded(&requests, &hooks)));
+        exchange();
+        assert_eq!(allocations(|| (0..1000).for_each(|_| exchange())), 0);
+        // One without a response takes its box with it.
+        drop(unrecorded(&requests, &hooks));
+        assert_eq!(allocations(exchange), 1);
+    }
+
+    #[test]
+    fn a_thread_keeps_so_many_boxes_and_no_more() {
+        let (requests, hooks) = Default::default();
+        let all = (0..2 * MOST_KEPT).map(|_| answered(unrecorded(&requests, &hooks)));
+        drop(all.collect::<Vec<_>>());
+        assert_eq!(KEPT.with_borrow(Vec::len), MOST_KEPT);
+    }
+
+    #[test]
+    fn a_box_that_is_kept_holds_nothing_of_its_exchange() {
+        let (requests, hooks) = Default::default();
+        let route = Arc::<str>::from("/{x}");
+        let mut exchange = unrecorded(&requests, &hooks);
+        let mut current = Current::default();
+        current.route = Some(Arc::clone(&route));
+        *exchange.current() = Some(current);
+        drop(answered(exchange));
+        assert_eq!(Arc::strong_count(&route), 1);
     }
 }
