@@ -207,12 +207,15 @@ impl<S: Subscriber> Subscriber for Tap<S> {
         if !self.bridge.is_awake() {
             return;
         }
-        let known = self.spans.get(id);
-        let unlogged = known.as_ref().filter(|_| is_own).map(|known| known.metadata);
-        entered::push(id, unlogged);
-        if let Some(Known { context, recorder, .. }) = known {
-            enter_span(id.into_u64(), context, recorder);
-        }
+        let Some(Known { metadata, context, recorder }) = self.spans.get(id) else {
+            // One that nobody knows is as if it was not there.
+            if !is_own {
+                entered::push(id, None);
+            }
+            return;
+        };
+        entered::push(id, is_own.then_some(metadata));
+        enter_span(id.into_u64(), context, recorder);
     }
 
     fn exit(&self, id: &Id) {

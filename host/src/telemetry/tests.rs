@@ -477,6 +477,12 @@ fn the_current_span_is_the_innermost_whether_the_log_knows_it_or_not() {
 #[test]
 fn spans_that_nobody_knows_are_no_span_of_any_other() {
     let (journal, _, _guard) = spliced_beside(LevelFilter::OFF);
+    info_span!("known").in_scope(|| {
+        context::enter(&mut exchange(7, 0), || {
+            let current = || Span::current().metadata().map(|metadata| metadata.name());
+            info_span!("one").in_scope(|| assert_eq!(current(), Some("known")));
+        });
+    });
     context::enter(&mut exchange(7, 0), || {
         let (one, two) = (info_span!("one"), info_span!("two"));
         one.in_scope(|| assert!(Span::current().is_none()));
@@ -486,5 +492,5 @@ fn spans_that_nobody_knows_are_no_span_of_any_other() {
         drop(one);
         info_span!(parent: &two, "three").in_scope(|| tracing::warn!("look"));
     });
-    assert_eq!(journal.lines(), ["line in 7: look"]);
+    assert_eq!(journal.lines(), ["span known 100 below 0", "line in 7: look"]);
 }
