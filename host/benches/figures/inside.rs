@@ -29,8 +29,8 @@ const LONG_PAUSE: Duration = Duration::from_secs(2);
 /// A program whose code is instrumented, by what is done with it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Arm {
-    /// The host, whose plugin exports.
-    Exporting,
+    /// The host, whose plugin exports, and which writes lines of this level.
+    Exporting(&'static str),
     /// The host without a plugin, which writes lines of this level.
     Without(&'static str),
     /// The lines of `tracing-subscriber` as it comes, of this level.
@@ -48,25 +48,26 @@ const SPAN: What = "span";
 const UNWANTED_EVENT: What = "unwanted";
 
 /// What callgrind is asked to count.
-const COUNTED: [(Arm, What); 12] = [
+const COUNTED: [(Arm, What); 13] = [
     (Arm::Plain("warn"), UNWANTED_EVENT),
     (Arm::Without("warn"), UNWANTED_EVENT),
-    (Arm::Exporting, UNWANTED_EVENT),
+    (Arm::Exporting("warn"), UNWANTED_EVENT),
     (Arm::Plain("info"), EVENT),
     (Arm::Without("info"), EVENT),
     (Arm::Plain("info"), SPAN),
     (Arm::Without("info"), SPAN),
-    (Arm::Exporting, EVENT),
+    (Arm::Exporting("warn"), EVENT),
     (Arm::Others, EVENT),
-    (Arm::Exporting, EVENT_IN_A_SPAN),
+    (Arm::Exporting("warn"), EVENT_IN_A_SPAN),
     (Arm::Others, EVENT_IN_A_SPAN),
-    (Arm::Exporting, SPAN),
+    (Arm::Exporting("warn"), SPAN),
+    (Arm::Exporting("info"), SPAN),
 ];
 
 impl fmt::Display for Arm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exporting => f.write_str("host, plugin exporting"),
+            Self::Exporting(level) => write!(f, "host, plugin exporting, lines of {level}"),
             Self::Without(level) => write!(f, "host, no plugin, lines of {level}"),
             Self::Plain(level) => write!(f, "`tracing` alone, lines of {level}"),
             Self::Others => {
@@ -100,7 +101,7 @@ impl Scene<'_> {
             Server::host(&self.artifacts.instrumented, &config, self.folder.path(), prefix)
         };
         let server = match arm {
-            Arm::Exporting => host("warn", &self.exporting(&sink), prefix),
+            Arm::Exporting(level) => host(level, &self.exporting(&sink), prefix),
             Arm::Without(level) => host(level, "", prefix),
             Arm::Plain(level) => {
                 let plain = ["env".into(), format!("PLAIN={level}").into()];
@@ -187,7 +188,7 @@ pub(crate) fn tell(artifacts: &Artifacts, plan: &Plan) {
 
 /// Rounds of the plugin and of the others, in turn.
 fn times(scene: &Scene<'_>, plan: &Plan, table: &mut Table) -> io::Result<()> {
-    let ours = scene.start(Arm::Exporting, &[])?;
+    let ours = scene.start(Arm::Exporting("warn"), &[])?;
     let theirs = scene.start(Arm::Others, &[])?;
     for (what, limit) in [(EVENT, Some(400.0)), (EVENT_IN_A_SPAN, None), (SPAN, Some(600.0))] {
         // The first round warms up.
@@ -202,7 +203,7 @@ fn times(scene: &Scene<'_>, plan: &Plan, table: &mut Table) -> io::Result<()> {
         let named = |row: Row, spread: &Spread| {
             row.measured(format!("{spread:.0} ns")).range(spread.range(0, " ns"))
         };
-        let row = named(Row::new(format!("{}, {}", name(what), Arm::Exporting)), &our);
+        let row = named(Row::new(format!("{}, {}", name(what), Arm::Exporting("warn"))), &our);
         table.push(match limit {
             Some(limit) => row.target(format!("<= {limit:.0} ns"), our.median <= limit),
             None => row,
@@ -279,7 +280,7 @@ fn targets(counted: &[Counted], table: &mut Table) {
         let found = counted.iter().find(|one| (one.arm, one.what) == (arm, what));
         found.map(|one| one.own)
     };
-    for arm in [Arm::Without("warn"), Arm::Exporting] {
+    for arm in [Arm::Without("warn"), Arm::Exporting("warn")] {
         let pair = own(arm, UNWANTED_EVENT).zip(own(Arm::Plain("warn"), UNWANTED_EVENT));
         let Some((ours, plain)) = pair else { continue };
         let row = Row::new(format!("{}, {arm}", name(UNWANTED_EVENT)));

@@ -1,4 +1,7 @@
 //! The spans that a thread is in, as the registry of `tracing-subscriber` keeps its own.
+//!
+//! Those of [`context`](super::context) move with a task. A span that is entered around the poll of a
+//! task with a context of its own is not among them, and is the current one all the same.
 
 use std::cell::RefCell;
 

@@ -136,16 +136,13 @@ impl Captured {
 
     /// The same, with another bridge and another level.
     pub(super) fn beside(bridge: &'static Bridge, format: LogFormat, level: &LogFilter) -> Self {
+        use tracing::subscriber::set_default;
         let (lines, directives) = (Sink::default(), Directives::new(level));
         let scope = match format {
-            LogFormat::Text => Self::scope(subscriber(text(lines.writer()), directives, bridge)),
-            LogFormat::Json => Self::scope(subscriber(json(lines.writer()), directives, bridge)),
+            LogFormat::Text => set_default(subscriber(text(lines.writer()), directives, bridge)),
+            LogFormat::Json => set_default(subscriber(json(lines.writer()), directives, bridge)),
         };
         Self { lines, _scope: scope }
-    }
-
-    fn scope(subscriber: impl Subscriber + Send + Sync) -> tracing::subscriber::DefaultGuard {
-        tracing::subscriber::set_default(subscriber)
     }
 
     /// The lines up to now.

@@ -49,6 +49,9 @@ pub mod context;
 mod directives;
 mod entered;
 mod fields;
+mod ids;
+#[cfg(test)]
+mod journal;
 mod known;
 pub(crate) mod log;
 #[cfg(test)]

@@ -11,8 +11,9 @@ use tracing_subscriber::{Layer as _, Registry, layer::SubscriberExt as _};
 
 use super::{
     bridge::Bridge,
+    journal::Journal,
     log::{Captured, Sink},
-    tests::{Journal, new_bridge},
+    tests::new_bridge,
 };
 use crate::config::{LogFilter, LogFormat};
 

@@ -22,7 +22,8 @@ use super::{
     context::{self, enter_span, exit_span},
     entered,
     fields::collect,
-    known::{self, Known, Spans},
+    ids,
+    known::{Known, Spans},
     recorder::Recorder,
 };
 
@@ -65,7 +66,7 @@ impl<S: Subscriber> Tap<S> {
 
     /// A span of the log. What the log does not know it cannot be below.
     fn log_span(&self, attributes: &Attributes<'_>) -> Id {
-        if attributes.parent().is_some_and(known::is_own) {
+        if attributes.parent().is_some_and(ids::is_own) {
             let values = attributes.values();
             return self.inner.new_span(&Attributes::new_root(attributes.metadata(), values));
         }
@@ -157,12 +158,12 @@ impl<S: Subscriber> Subscriber for Tap<S> {
             }
             (Some(id), None) => id,
             (None, Some(known)) => self.spans.add(known),
-            (None, None) => known::nobody_s(),
+            (None, None) => ids::of_nobody(),
         }
     }
 
     fn record(&self, id: &Id, values: &Record<'_>) {
-        if !known::is_own(id) {
+        if !ids::is_own(id) {
             self.inner.record(id, values);
         }
         if let Some(recorder) = self.recorder(id) {
@@ -174,7 +175,7 @@ impl<S: Subscriber> Subscriber for Tap<S> {
     }
 
     fn record_follows_from(&self, id: &Id, follows: &Id) {
-        if !known::is_own(id) && !known::is_own(follows) {
+        if !ids::is_own(id) && !ids::is_own(follows) {
             self.inner.record_follows_from(id, follows);
         }
         if let Some(recorder) = self.recorder(id)
@@ -200,7 +201,7 @@ impl<S: Subscriber> Subscriber for Tap<S> {
     }
 
     fn enter(&self, id: &Id) {
-        let is_own = known::is_own(id);
+        let is_own = ids::is_own(id);
         if !is_own {
             self.inner.enter(id);
         }
@@ -219,7 +220,7 @@ impl<S: Subscriber> Subscriber for Tap<S> {
     }
 
     fn exit(&self, id: &Id) {
-        if !known::is_own(id) {
+        if !ids::is_own(id) {
             self.inner.exit(id);
         }
         if self.bridge.is_awake() {
@@ -229,7 +230,7 @@ impl<S: Subscriber> Subscriber for Tap<S> {
     }
 
     fn clone_span(&self, id: &Id) -> Id {
-        if known::is_own(id) {
+        if ids::is_own(id) {
             self.spans.clone_handle(id);
             return id.clone();
         }
@@ -237,7 +238,7 @@ impl<S: Subscriber> Subscriber for Tap<S> {
     }
 
     fn try_close(&self, id: Id) -> bool {
-        let is_own = known::is_own(&id);
+        let is_own = ids::is_own(&id);
         if !is_own && !self.inner.try_close(id.clone()) {
             return false;
         }

@@ -1,126 +1,20 @@
 //! The bridge between `tracing` and a plugin that remembers what it is told.
 
-use std::{
-    cell::Cell,
-    fmt,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU8, Ordering},
-    },
-};
+use std::{cell::Cell, fmt};
 
 use futures_util::StreamExt as _;
-use plugin_api::{
-    Context, Level, SpanContext,
-    adapter::telemetry_object,
-    telemetry::{self, Begun, Event, Field, SpanHead, Telemetry, Value},
-};
+use plugin_api::{Context, SpanContext, adapter::telemetry_object};
 use tracing::{Instrument as _, Span, Subscriber, error_span, info_span, subscriber::DefaultGuard};
 use tracing_subscriber::{Registry, filter::LevelFilter, layer::SubscriberExt as _};
 
 use super::{
     bridge::{Bridge, PLUGIN_TARGET},
     context::{self, Current, FnOnceExt as _, FutureExt as _},
+    journal::Journal,
     log::Sink,
     tap::Tap,
 };
 use crate::metrics::testing::allocations;
-
-/// What the plugin was told, one line each.
-#[derive(Clone, Default)]
-pub(super) struct Journal(Arc<Told>);
-
-#[derive(Default)]
-struct Told {
-    unsampled: bool,
-    lines: Mutex<Vec<String>>,
-    ended: Mutex<Vec<&'static str>>,
-    next: AtomicU8,
-    live: AtomicU8,
-}
-
-pub(super) struct Recorder {
-    journal: Journal,
-    name: &'static str,
-}
-
-impl Journal {
-    fn note(&self, line: String) {
-        self.0.lines.lock().unwrap().push(line);
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.0.lines.lock().unwrap().clone()
-    }
-
-    /// How many of its spans are open.
-    pub(super) fn open(&self) -> u8 {
-        self.0.live.load(Ordering::Relaxed)
-    }
-
-    /// The spans that were told, each below its parent's name.
-    pub(super) fn spans(&self) -> Vec<String> {
-        let lines = self.lines();
-        lines.iter().filter_map(|line| line.strip_prefix("span ").map(str::to_owned)).collect()
-    }
-}
-
-fn shown(fields: &[Field<'_>]) -> String {
-    let one = |field: &Field<'_>| match field.value() {
-        Value::Error { message, causes } => format!(" {}={message}/{causes}", field.key()),
-        value => format!(" {}={value:?}", field.key()),
-    };
-    fields.iter().map(one).collect()
-}
-
-impl Telemetry for Journal {
-    type Span = Recorder;
-
-    fn event_level(&self) -> Option<Level> {
-        Some(Level::WARN)
-    }
-
-    fn unsampled(&self) -> bool {
-        self.0.unsampled
-    }
-
-    fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> Begun<Recorder> {
-        let id = 100 + self.0.next.fetch_add(1, Ordering::Relaxed);
-        let name = head.callsite().name();
-        let below = parent.span().span_id[0];
-        self.note(format!("span {name} {id} below {below}{}", shown(head.fields())));
-        self.0.live.fetch_add(1, Ordering::Relaxed);
-        let span = SpanContext::new([9; 16], [id; 8], SpanContext::SAMPLED);
-        let recorder = (name != "unrecorded").then(|| Recorder { journal: self.clone(), name });
-        Begun { context: parent.with_span(span), span: recorder }
-    }
-
-    fn on_event(&self, event: &Event<'_>, context: &Context) {
-        let id = context.span().span_id[0];
-        self.note(format!("line in {id}: {}{}", event.message(), shown(event.fields())));
-    }
-}
-
-impl telemetry::Span for Recorder {
-    fn on_record(&mut self, fields: &[Field<'_>]) {
-        self.journal.note(format!("{} has{}", self.name, shown(fields)));
-    }
-
-    fn on_event(&mut self, event: &Event<'_>) {
-        self.journal.note(format!("event of {}: {}", self.name, event.message()));
-    }
-
-    fn on_follows_from(&mut self, context: &Context) {
-        self.journal.note(format!("{} follows {}", self.name, context.span().span_id[0]));
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.journal.0.ended.lock().unwrap().push(self.name);
-        self.journal.0.live.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 pub(super) fn new_bridge() -> &'static Bridge {
     Box::leak(Box::new(Bridge::new()))
@@ -248,7 +142,7 @@ fn what_the_plugin_does_not_want_never_crosses() {
 
 #[test]
 fn spans_of_a_request_that_is_not_sampled_are_told_where_they_may_be_kept() {
-    let journal = Journal(Arc::new(Told { unsampled: true, ..Told::default() }));
+    let journal = Journal::of_unsampled();
     let _spliced = splice(&journal, LevelFilter::INFO);
     context::enter(&mut exchange(7, 0), || info_span!("held").in_scope(|| info_span!("inner")));
     assert_eq!(journal.spans(), ["held 100 below 7", "inner 101 below 100"]);
@@ -423,12 +317,12 @@ fn a_span_ends_after_those_inside_of_it_and_with_the_last_of_its_handles() {
         drop(inner.clone());
         drop(inner);
         assert_eq!(journal.open(), 3);
-        let handles = [below.clone(), below];
-        for (open, handle) in [3, 3].into_iter().zip(handles) {
-            assert_eq!(journal.open(), open);
-            drop(handle);
-        }
-        assert_eq!(*journal.0.ended.lock().unwrap(), ["below", "inner", "outer"]);
+        drop(below.clone());
+        let last = below.clone();
+        drop(below);
+        assert_eq!(journal.open(), 3);
+        drop(last);
+        assert_eq!(journal.ended(), ["below", "inner", "outer"]);
     }
 }
 
