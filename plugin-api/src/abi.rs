@@ -17,7 +17,7 @@ use crate::{
     http::{End, Header, Outcome, RequestHead, ResponseHead},
     metrics::Metric,
     plugin::State,
-    telemetry::{Event, Field, SpanHead},
+    telemetry::{Event, Fields, SpanHead},
 };
 
 /// [`Exchange`](crate::Exchange), as it crosses.
@@ -178,7 +178,7 @@ pub trait AbiTelemetry: Send + Sync {
 #[sabi_trait]
 pub trait AbiSpan: Send {
     /// [`Span::on_record`](crate::telemetry::Span::on_record)
-    fn on_record(&mut self, fields: RSlice<'_, Field<'_>>);
+    fn on_record(&mut self, fields: Fields<'_>);
     /// [`Span::on_event`](crate::telemetry::Span::on_event)
     fn on_event(&mut self, event: &Event<'_>);
     /// [`Span::on_follows_from`](crate::telemetry::Span::on_follows_from)

@@ -30,7 +30,7 @@ use crate::{
     },
     metrics::{Metric, Visit},
     plugin::{Plugin, PluginInfo, State},
-    telemetry::{Begun, Event, Field, Span, SpanHead, Telemetry},
+    telemetry::{Begun, Event, Fields, Span, SpanHead, Telemetry},
 };
 
 /// A value of the plugin's, whose drop is guarded as its methods are.
@@ -231,8 +231,8 @@ impl<T: Telemetry> AbiTelemetry for Guarded<T> {
 }
 
 impl<S: Span> AbiSpan for Guarded<S> {
-    fn on_record(&mut self, fields: RSlice<'_, Field<'_>>) {
-        self.hook_mut(|span| span.on_record(fields.as_slice()));
+    fn on_record(&mut self, fields: Fields<'_>) {
+        self.hook_mut(|span| span.on_record(fields));
     }
 
     fn on_event(&mut self, event: &Event<'_>) {

@@ -121,6 +121,7 @@ pub mod adapter;
 mod context;
 pub mod entry;
 mod error;
+mod fields;
 pub mod guard;
 mod host;
 mod http;

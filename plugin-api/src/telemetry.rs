@@ -5,11 +5,9 @@
 //! serious than the levels that the plugin asks for never crosses. All text is borrowed for the call,
 //! but for that of a [`Callsite`], which lives as long as the process.
 
-use abi_stable::{
-    StableAbi,
-    std_types::{RSlice, RStr},
-};
+use abi_stable::{StableAbi, std_types::RStr};
 
+pub use crate::fields::{FieldBuffer, Fields, Value};
 use crate::{context::Context, host::Level};
 
 /// The place in the host's code that a span or an event comes from.
@@ -83,114 +81,32 @@ impl Callsite {
     }
 }
 
-/// The value of a field. A later minor version may add kinds; a plugin that does not know one sees
-/// its text.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Value<'a> {
-    /// True or false.
-    Bool(bool),
-    /// A whole number.
-    I64(i64),
-    /// A whole number that is not negative.
-    U64(u64),
-    /// A number.
-    F64(f64),
-    /// A text; anything that has no kind of its own is shown as one.
-    Text(&'a str),
-    /// An error.
-    Error {
-        /// What it says.
-        message: &'a str,
-        /// What its sources say, one a line, the nearest first.
-        causes: &'a str,
-    },
-}
-
-/// A name with a value.
-#[repr(C)]
-#[derive(StableAbi, Clone, Copy, Debug)]
-pub struct Field<'a> {
-    key: RStr<'static>,
-    text: RStr<'a>,
-    causes: RStr<'a>,
-    number: u64,
-    /// 0: the text, and the constants of [`Field`].
-    kind: u32,
-    reserved: u32,
-}
-
-impl<'a> Field<'a> {
-    const TEXT: u32 = 0;
-    const BOOL: u32 = 1;
-    const I64: u32 = 2;
-    const U64: u32 = 3;
-    const F64: u32 = 4;
-    const ERROR: u32 = 5;
-
-    /// This value under this name.
-    #[must_use]
-    pub const fn new(key: &'static str, value: Value<'a>) -> Self {
-        let (kind, number, text, causes) = match value {
-            Value::Bool(flag) => (Self::BOOL, flag as u64, "", ""),
-            Value::I64(number) => (Self::I64, number.cast_unsigned(), "", ""),
-            Value::U64(number) => (Self::U64, number, "", ""),
-            Value::F64(number) => (Self::F64, number.to_bits(), "", ""),
-            Value::Text(text) => (Self::TEXT, 0, text, ""),
-            Value::Error { message, causes } => (Self::ERROR, 0, message, causes),
-        };
-        let (text, causes) = (RStr::from_str(text), RStr::from_str(causes));
-        Self { key: RStr::from_str(key), text, causes, number, kind, reserved: 0 }
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn key(&self) -> &'static str {
-        self.key.as_str()
-    }
-
-    /// The value.
-    #[must_use]
-    pub fn value(&self) -> Value<'a> {
-        match self.kind {
-            Self::BOOL => Value::Bool(self.number != 0),
-            Self::I64 => Value::I64(self.number.cast_signed()),
-            Self::U64 => Value::U64(self.number),
-            Self::F64 => Value::F64(f64::from_bits(self.number)),
-            Self::ERROR => {
-                Value::Error { message: self.text.as_str(), causes: self.causes.as_str() }
-            }
-            _ => Value::Text(self.text.as_str()),
-        }
-    }
-}
-
 /// A span that begins.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct SpanHead<'a> {
-    callsite: Callsite,
-    fields: RSlice<'a, Field<'a>>,
+    callsite: &'a Callsite,
+    fields: Fields<'a>,
     reserved: [u64; 2],
 }
 
 impl<'a> SpanHead<'a> {
     /// A span of this callsite with these fields.
     #[must_use]
-    pub const fn new(callsite: Callsite, fields: &'a [Field<'a>]) -> Self {
-        Self { callsite, fields: RSlice::from_slice(fields), reserved: [0; 2] }
+    pub const fn new(callsite: &'a Callsite, fields: Fields<'a>) -> Self {
+        Self { callsite, fields, reserved: [0; 2] }
     }
 
     /// Where it comes from.
     #[must_use]
-    pub const fn callsite(&self) -> &Callsite {
-        &self.callsite
+    pub const fn callsite(&self) -> &'a Callsite {
+        self.callsite
     }
 
     /// The fields that have a value already.
     #[must_use]
-    pub fn fields(&self) -> &'a [Field<'a>] {
-        self.fields.as_slice()
+    pub const fn fields(&self) -> Fields<'a> {
+        self.fields
     }
 }
 
@@ -198,24 +114,23 @@ impl<'a> SpanHead<'a> {
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct Event<'a> {
-    callsite: Callsite,
+    callsite: &'a Callsite,
     message: RStr<'a>,
-    fields: RSlice<'a, Field<'a>>,
+    fields: Fields<'a>,
     reserved: [u64; 2],
 }
 
 impl<'a> Event<'a> {
     /// An event of this callsite.
     #[must_use]
-    pub const fn new(callsite: Callsite, message: &'a str, fields: &'a [Field<'a>]) -> Self {
-        let (message, fields) = (RStr::from_str(message), RSlice::from_slice(fields));
-        Self { callsite, message, fields, reserved: [0; 2] }
+    pub const fn new(callsite: &'a Callsite, message: &'a str, fields: Fields<'a>) -> Self {
+        Self { callsite, message: RStr::from_str(message), fields, reserved: [0; 2] }
     }
 
     /// Where it comes from.
     #[must_use]
-    pub const fn callsite(&self) -> &Callsite {
-        &self.callsite
+    pub const fn callsite(&self) -> &'a Callsite {
+        self.callsite
     }
 
     /// What is said; empty when there are only fields.
@@ -226,8 +141,8 @@ impl<'a> Event<'a> {
 
     /// The fields, without the message.
     #[must_use]
-    pub fn fields(&self) -> &'a [Field<'a>] {
-        self.fields.as_slice()
+    pub const fn fields(&self) -> Fields<'a> {
+        self.fields
     }
 }
 
@@ -276,38 +191,11 @@ pub trait Telemetry: Send + Sync + 'static {
 /// a time, but not always by the same.
 pub trait Span: Send + 'static {
     /// Fields got their values, or new ones.
-    fn on_record(&mut self, fields: &[Field<'_>]);
+    fn on_record(&mut self, fields: Fields<'_>);
 
     /// Something happened inside of the span.
     fn on_event(&mut self, event: &Event<'_>);
 
     /// The span goes on with what the span of this context began.
     fn on_follows_from(&mut self, context: &Context);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_field_keeps_its_kind_and_its_value() {
-        let error = Value::Error { message: "no", causes: "gone\naway" };
-        for value in [
-            Value::Bool(true),
-            Value::I64(-7),
-            Value::U64(u64::MAX),
-            Value::F64(0.5),
-            Value::Text("x"),
-            error,
-        ] {
-            let field = Field::new("key", value);
-            assert_eq!((field.key(), field.value()), ("key", value));
-        }
-    }
-
-    #[test]
-    fn a_kind_of_value_that_is_new_is_seen_as_its_text() {
-        let field = Field { kind: 99, ..Field::new("key", Value::Text("shown")) };
-        assert_eq!(field.value(), Value::Text("shown"));
-    }
 }

@@ -1,11 +1,10 @@
 //! Lines of the host's log as OTLP's `LogRecord`, each as the member of a `ScopeLogs` that it will be.
 
-use std::cell::RefCell;
-
 use plugin_api::{Level, SpanContext, telemetry::Event};
 
 use crate::{
     otlp::{self, Place},
+    pipeline::Pipeline,
     spans::fields,
 };
 
@@ -15,86 +14,109 @@ const RECORD: u8 = 0x12;
 /// What one record takes at most: without it one line could fill the queue.
 const MOST_BYTES: usize = 32 * 1024;
 
-/// Room before a record for its tag and its length: three bytes of a varint hold more than any is.
-const HEAD: usize = 4;
+/// What the usual record has beside its message and its fields.
+const USUAL: usize = 64;
+/// What it has at most.
+const MOST: usize = 96;
 
-/// More than the usual record takes.
-const USUAL: usize = 256;
+/// What a short text or number has beside itself and its name.
+const USUAL_FIELD: usize = 10;
+/// What an error has at most, which is three attributes: its message, a text that its own attribute
+/// has too, is in none of these.
+const MOST_FIELD: usize = 192;
 
-thread_local! {
-    /// The bytes of the last record on this thread, whose memory the next one takes.
-    static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+/// Takes the record of an event at this time, in nanoseconds since the Unix epoch.
+pub(crate) fn finish(pipeline: &Pipeline, event: &Event<'_>, span: &SpanContext, now: u64) {
+    let target = event.callsite().target();
+    let Lengths { about, most } = Lengths::of(event);
+    let record = |out: &mut Vec<u8>| record(out, about, event, span, now);
+    if most <= MOST_BYTES {
+        // Where it will be sent from, at once.
+        return pipeline.finish_item(target, most, record);
+    }
+    let mut bytes = Vec::new();
+    record(&mut bytes);
+    pipeline.finish_item(target, bytes.len(), |out| out.extend_from_slice(&bytes));
 }
 
-/// Hands the bytes of the record of an event at this time (nanoseconds since the Unix epoch) to
-/// `take`.
-pub(crate) fn record(event: &Event<'_>, span: &SpanContext, now: u64, take: impl FnOnce(&[u8])) {
-    // Where a thread ends there is no kept buffer any more.
-    let mut bytes = BYTES.try_with(RefCell::take).unwrap_or_default();
-    bytes.clear();
-    bytes.extend_from_slice(&[0; HEAD]);
-    write(&mut bytes, event, span, now);
-    let start = head(&mut bytes);
-    take(&bytes[start..]);
-    if bytes.capacity() <= MOST_BYTES {
-        _ = BYTES.try_with(|kept| kept.replace(bytes));
+/// How long a record is.
+struct Lengths {
+    /// As it usually is.
+    about: usize,
+    /// At most, if nothing of it is left out.
+    most: usize,
+}
+
+impl Lengths {
+    fn of(event: &Event<'_>) -> Self {
+        let (message, fields) = (event.message().len(), event.fields());
+        let (count, texts) = (fields.len(), fields.text_len());
+        Self {
+            about: USUAL + USUAL_FIELD * count + message + texts,
+            most: MOST + MOST_FIELD * count + message + 2 * texts,
+        }
     }
 }
 
-/// Writes the tag and the length right before the content, which is behind [`HEAD`] bytes; answers
-/// where they begin.
-fn head(bytes: &mut [u8]) -> usize {
-    let length = (bytes.len() - HEAD) as u64;
-    let start = HEAD - 1 - otlp::varint_len(length);
-    bytes[start] = RECORD;
-    otlp::varint_into(&mut bytes[start + 1..HEAD], length);
-    start
+fn record(out: &mut Vec<u8>, about: usize, event: &Event<'_>, span: &SpanContext, now: u64) {
+    otlp::message(out, RECORD, about, |out| write(out, event, span, now));
 }
 
 fn write(out: &mut Vec<u8>, event: &Event<'_>, span: &SpanContext, now: u64) {
-    out.reserve(USUAL);
-    otlp::fixed64(out, 0x09, now);
-    out.extend_from_slice(severity(event.callsite().level()));
+    let start = out.len();
+    begin(out, event.callsite().level(), now);
     let message = event.message();
     let message = &message[..message.floor_char_boundary(MOST_BYTES / 2)];
     if !message.is_empty() {
-        otlp::head(out, 0x2a, otlp::field_len(message.len()));
-        otlp::bytes(out, 0x0a, message.as_bytes());
+        otlp::text_value(out, 0x2a, message);
     }
     let (before, count) = (out.len(), event.fields().len());
     fields(out, Place::Log, event, false);
-    if out.len() > MOST_BYTES {
+    if out.len() - start > MOST_BYTES {
         out.truncate(before);
         otlp::number_if_any(out, 0x38, count as u64);
     }
-    if span.is_valid() {
-        out.extend_from_slice(&ids(span));
-    }
-    otlp::fixed64(out, 0x59, now);
+    end(out, span, now);
 }
 
-/// Flags, trace and span: one copy.
-fn ids(span: &SpanContext) -> [u8; 5 + 18 + 10] {
-    let mut out = [0; 33];
-    out[0] = 0x45;
-    out[1..5].copy_from_slice(&(span.flags & 0xff).to_le_bytes());
-    out[5] = 0x4a;
-    out[6] = 16;
-    out[7..23].copy_from_slice(&span.trace_id);
-    out[23] = 0x52;
-    out[24] = 8;
-    out[25..].copy_from_slice(&span.span_id);
+/// `time_unix_nano`, `severity_number` and `severity_text`.
+fn begin(out: &mut Vec<u8>, level: Level, now: u64) {
+    match level {
+        Level::TRACE => out.extend_from_slice(&at(now, *b"\x10\x01\x1a\x05TRACE")),
+        Level::DEBUG => out.extend_from_slice(&at(now, *b"\x10\x05\x1a\x05DEBUG")),
+        Level::WARN => out.extend_from_slice(&at(now, *b"\x10\x0d\x1a\x04WARN\0")[..17]),
+        Level::ERROR => out.extend_from_slice(&at(now, *b"\x10\x11\x1a\x05ERROR")),
+        _ => out.extend_from_slice(&at(now, *b"\x10\x09\x1a\x04INFO\0")[..17]),
+    }
+}
+
+/// A time and what follows it.
+fn at(now: u64, severity: [u8; 9]) -> [u8; 18] {
+    let mut out = [0; 18];
+    out[0] = 0x09;
+    out[1..9].copy_from_slice(&now.to_le_bytes());
+    out[9..].copy_from_slice(&severity);
     out
 }
 
-/// `severity_number` and `severity_text`, ready to be sent.
-const fn severity(level: Level) -> &'static [u8] {
-    match level {
-        Level::TRACE => b"\x10\x01\x1a\x05TRACE",
-        Level::DEBUG => b"\x10\x05\x1a\x05DEBUG",
-        Level::WARN => b"\x10\x0d\x1a\x04WARN",
-        Level::ERROR => b"\x10\x11\x1a\x05ERROR",
-        _ => b"\x10\x09\x1a\x04INFO",
+/// `flags`, `trace_id` and `span_id` where there is a span, and `observed_time_unix_nano`: one copy.
+fn end(out: &mut Vec<u8>, span: &SpanContext, now: u64) {
+    const IDS: usize = 5 + 18 + 10;
+    let mut fields = [0; IDS + 9];
+    fields[0] = 0x45;
+    fields[1..5].copy_from_slice(&(span.flags & 0xff).to_le_bytes());
+    fields[5] = 0x4a;
+    fields[6] = 16;
+    fields[7..23].copy_from_slice(&span.trace_id);
+    fields[23] = 0x52;
+    fields[24] = 8;
+    fields[25..IDS].copy_from_slice(&span.span_id);
+    fields[IDS] = 0x59;
+    fields[IDS + 1..].copy_from_slice(&now.to_le_bytes());
+    if span.is_valid() {
+        out.extend_from_slice(&fields);
+    } else {
+        out.extend_from_slice(&fields[IDS..]);
     }
 }
 
@@ -104,17 +126,20 @@ mod tests {
         common::v1::any_value,
         logs::v1::{LogRecord, ScopeLogs},
     };
-    use plugin_api::telemetry::{Callsite, Field, Value};
+    use plugin_api::telemetry::{Callsite, FieldBuffer, Value};
+    use proptest::prelude::*;
     use prost::Message as _;
 
     use super::*;
 
-    fn read(message: &str, fields: &[Field<'_>], span: &SpanContext) -> LogRecord {
+    fn read(message: &str, fields: &[(&'static str, Value<'_>)], span: &SpanContext) -> LogRecord {
         let callsite = Callsite::new(Level::WARN, "tests", "event");
-        let mut records = Vec::new();
-        record(&Event::new(callsite, message, fields), span, 7, |bytes| {
-            records = ScopeLogs::decode(bytes).unwrap().log_records;
-        });
+        let fields: FieldBuffer = fields.iter().copied().collect();
+        let event = Event::new(&callsite, message, fields.fields());
+        let (Lengths { about, most }, mut bytes) = (Lengths::of(&event), Vec::new());
+        record(&mut bytes, about, &event, span, 7);
+        assert!(bytes.len() <= most);
+        let mut records = ScopeLogs::decode(&*bytes).unwrap().log_records;
         assert_eq!(records.len(), 1);
         records.remove(0)
     }
@@ -123,12 +148,12 @@ mod tests {
     fn a_line_is_a_record_with_its_fields_and_its_ids() {
         let error = Value::Error { message: "refused", causes: "nobody there" };
         let fields = [
-            Field::new("bool", Value::Bool(true)),
-            Field::new("i64", Value::I64(-1)),
-            Field::new("u64", Value::U64(u64::MAX)),
-            Field::new("f64", Value::F64(0.5)),
-            Field::new("text", Value::Text("x")),
-            Field::new("error", error),
+            ("bool", Value::Bool(true)),
+            ("i64", Value::I64(-1)),
+            ("u64", Value::U64(u64::MAX)),
+            ("f64", Value::F64(0.5)),
+            ("text", Value::Text("x")),
+            ("error", error),
         ];
         let record = read("no luck", &fields, &SpanContext::new([1; 16], [2; 8], 0x103));
         assert_eq!((record.time_unix_nano, record.observed_time_unix_nano), (7, 7));
@@ -163,10 +188,37 @@ mod tests {
         assert_eq!(record.body, None);
     }
 
+    fn any_field() -> impl Strategy<Value = (&'static str, Value<'static>)> {
+        // Kept as long as the process is: fields borrow what they say.
+        let text = || (0_usize..3000).prop_map(|length| &*"é".repeat(length).leak());
+        let value = prop_oneof![
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::I64),
+            any::<u64>().prop_map(Value::U64),
+            any::<f64>().prop_map(Value::F64),
+            text().prop_map(Value::Text),
+            (text(), text()).prop_map(|(message, causes)| Value::Error { message, causes }),
+        ];
+        ("[a-z.]{0,200}", value).prop_map(|(key, value)| (&*key.leak(), value))
+    }
+
+    proptest! {
+        /// Where it is written there is room for so much and no more.
+        #[test]
+        fn no_record_is_longer_than_is_said(
+            message in "\\PC{0,300}",
+            fields in proptest::collection::vec(any_field(), 0..12),
+        ) {
+            let record = read(&message, &fields, &SpanContext::new([1; 16], [2; 8], 1));
+            let kept = record.attributes.len() + record.dropped_attributes_count as usize;
+            prop_assert!(kept >= fields.len());
+        }
+    }
+
     #[test]
     fn a_line_that_is_too_long_is_cut_and_says_so() {
         let long = "é".repeat(MOST_BYTES);
-        let field = Field::new("long", Value::Text(&long));
+        let field = ("long", Value::Text(&long));
         let record = read(&long, &[field], &SpanContext::default());
         let Some(any_value::Value::StringValue(body)) = record.body.unwrap().value else {
             panic!("no text")

@@ -77,21 +77,25 @@ pub(crate) fn fixed32(out: &mut Vec<u8>, tag: u8, number: u32) {
     out.extend_from_slice(&number.to_le_bytes());
 }
 
-/// Writes a message whose length is known only when it is written. It may move the message once: not
-/// for what every span has.
-pub(crate) fn message(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
-    out.extend_from_slice(&[tag, 0]);
-    let start = out.len();
+/// Writes a message whose length is known only when it is written, and is expected to be `about` this:
+/// one whose length takes more or fewer bytes is moved.
+pub(crate) fn message(out: &mut Vec<u8>, tag: u8, about: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag);
+    let place = out.len();
+    let start = place + varint_len(about as u64);
+    // A varint takes ten bytes at most.
+    out.extend_from_slice(&[0; 10]);
+    out.truncate(start);
     write(out);
     let end = out.len();
-    let length = (end - start) as u64;
-    // One byte is there for it already.
-    let more = varint_len(length) - 1;
-    if more > 0 {
-        out.resize(end + more, 0);
-        out.copy_within(start..end, start + more);
+    let length = end - start;
+    let moved = place + varint_len(length as u64);
+    if moved != start {
+        out.resize(end.max(moved + length), 0);
+        out.copy_within(start..end, moved);
+        out.truncate(moved + length);
     }
-    varint_into(&mut out[start - 1..start + more], length);
+    varint_into(&mut out[place..moved], length as u64);
 }
 
 /// Writes a varint into its place, which is as long as it is.
@@ -116,6 +120,20 @@ fn attribute_head(out: &mut Vec<u8>, place: Place, key: &str, value: usize) {
     head(out, place as u8, field_len(key.len()) + field_len(value));
     bytes(out, 0x0a, key.as_bytes());
     head(out, 0x12, value);
+}
+
+/// Writes a field that is an `AnyValue` with a text.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "lengths up to `SHORT`")]
+pub(crate) fn text_value(out: &mut Vec<u8>, tag: u8, text: &str) {
+    let length = text.len();
+    if length + 2 <= SHORT {
+        out.extend_from_slice(&[tag, length as u8 + 2, 0x0a, length as u8]);
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        head(out, tag, field_len(length));
+        bytes(out, 0x0a, text.as_bytes());
+    }
 }
 
 /// How long an attribute with a value of this length is at most: quicker to say than how long it is.
@@ -163,18 +181,18 @@ fn long_utf8(out: &mut Vec<u8>, place: Place, key: &str, text: &[u8]) {
     bytes(out, 0x0a, text);
 }
 
-/// Writes an attribute with this `AnyValue`, where that is short enough, as above; tells whether.
+/// Writes an attribute with this `AnyValue`, which has its tag and its length, where that is short
+/// enough, as above; tells whether.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "lengths up to `SHORT`")]
 fn short<const N: usize>(out: &mut Vec<u8>, place: Place, key: &str, value: [u8; N]) -> bool {
-    let message = key.len() + N + 4;
+    let message = key.len() + N + 2;
     if message > SHORT {
         return false;
     }
     out.reserve(message + 2);
     out.extend_from_slice(&[place as u8, message as u8, 0x0a, key.len() as u8]);
     out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(&[0x12, N as u8]);
     out.extend_from_slice(&value);
     true
 }
@@ -198,9 +216,9 @@ pub(crate) fn number(out: &mut Vec<u8>, place: Place, key: &str, number: i64) {
     let last = |shift: u32| (number >> shift) as u8;
     // Status codes and most sizes have two bytes, ports three.
     let is_written = match number {
-        0..0x80 => short(out, place, key, [0x18, last(0)]),
-        0x80..0x4000 => short(out, place, key, [0x18, more(0), last(7)]),
-        0x4000..0x20_0000 => short(out, place, key, [0x18, more(0), more(7), last(14)]),
+        0..0x80 => short(out, place, key, [0x12, 2, 0x18, last(0)]),
+        0x80..0x4000 => short(out, place, key, [0x12, 3, 0x18, more(0), last(7)]),
+        0x4000..0x20_0000 => short(out, place, key, [0x12, 4, 0x18, more(0), more(7), last(14)]),
         _ => false,
     };
     if !is_written {
@@ -222,7 +240,7 @@ pub(crate) const fn flag_len(key: &str) -> usize {
 /// Writes an attribute that is true or false.
 #[inline(always)]
 pub(crate) fn flag(out: &mut Vec<u8>, place: Place, key: &str, flag: bool) {
-    if short(out, place, key, [0x10, flag.into()]) {
+    if short(out, place, key, [0x12, 2, 0x10, flag.into()]) {
         return;
     }
     attribute_head(out, place, key, 2);
@@ -233,7 +251,7 @@ pub(crate) fn flag(out: &mut Vec<u8>, place: Place, key: &str, flag: bool) {
 #[inline(always)]
 pub(crate) fn fraction(out: &mut Vec<u8>, place: Place, key: &str, fraction: f64) {
     let [a, b, c, d, e, f, g, h] = fraction.to_le_bytes();
-    if short(out, place, key, [0x21, a, b, c, d, e, f, g, h]) {
+    if short(out, place, key, [0x12, 9, 0x21, a, b, c, d, e, f, g, h]) {
         return;
     }
     attribute_head(out, place, key, 9);

@@ -27,6 +27,9 @@ const MOST_BYTES: usize = 32 * 1024;
 const SHORT: usize = 256;
 const ROOM_FOR_SHORT: usize = 2 * 1024;
 
+/// Most events take more, and less than a hundred times as much.
+const USUAL_EVENT: usize = 128;
+
 /// One span.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -230,7 +233,7 @@ impl Record {
     /// Adds a link to the span of another trace, or of this one, with a few attributes.
     pub(crate) fn link(&mut self, to: &Link<'_>, attributes: &[(&str, &str)]) {
         let start = self.fields.0.len();
-        otlp::message(&mut self.fields.0, LINK, |out| {
+        otlp::message(&mut self.fields.0, LINK, 0, |out| {
             otlp::bytes(out, 0x0a, &to.span.trace_id);
             otlp::bytes(out, 0x12, &to.span.span_id);
             otlp::bytes_if_any(out, 0x1a, to.tracestate.as_bytes());
@@ -250,7 +253,7 @@ impl Record {
     pub(crate) fn event(&mut self, name: &str, time: u64, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.fields.0.len();
         if self.events < MOST_EVENTS {
-            otlp::message(&mut self.fields.0, EVENT, |out| {
+            otlp::message(&mut self.fields.0, EVENT, USUAL_EVENT, |out| {
                 otlp::fixed64(out, 0x09, time);
                 otlp::bytes_if_any(out, 0x12, name.as_bytes());
                 write(out);

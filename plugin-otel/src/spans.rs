@@ -8,7 +8,7 @@ use std::{cell::RefCell, sync::Arc};
 
 use plugin_api::{
     Context, Level,
-    telemetry::{Begun, Event, Field, Span, SpanHead, Value},
+    telemetry::{Begun, Event, Fields, Span, SpanHead, Value},
 };
 
 use crate::{
@@ -97,9 +97,9 @@ impl LocalSpan {
 }
 
 /// Fields got their values.
-fn tell(record: &mut Record, fields: &[Field<'_>]) {
-    for field in fields {
-        match (field.key(), field.value()) {
+fn tell(record: &mut Record, fields: Fields<'_>) {
+    for field in fields.iter() {
+        match field {
             ("otel.name", Value::Text(name)) => record.rename(&[name]),
             ("otel.kind", Value::Text(kind)) => set_kind(record, kind),
             ("otel.status_code", Value::Text(code)) => set_status(record, code),
@@ -113,7 +113,7 @@ fn tell(record: &mut Record, fields: &[Field<'_>]) {
 }
 
 impl Span for LocalSpan {
-    fn on_record(&mut self, fields: &[Field<'_>]) {
+    fn on_record(&mut self, fields: Fields<'_>) {
         if let Some(record) = self.slot.record() {
             tell(record, fields);
         }
@@ -128,8 +128,8 @@ impl Span for LocalSpan {
             record.is_error = true;
             message.clone_into(&mut record.status_message);
         }
-        for field in event.fields() {
-            if let Value::Error { message, causes } = field.value() {
+        for (_, value) in event.fields().iter() {
+            if let Value::Error { message, causes } = value {
                 exception_attributes(record, message, causes);
             }
         }
@@ -233,8 +233,8 @@ fn exception<'a>(event: &Event<'a>) -> Option<&'a str> {
     if !event.message().is_empty() {
         return None;
     }
-    let error = event.fields().iter().find(|field| field.key() == "error")?;
-    match error.value() {
+    let (_, error) = event.fields().iter().find(|(key, _)| *key == "error")?;
+    match error {
         Value::Text(message) => Some(message),
         _ => None,
     }
@@ -242,9 +242,8 @@ fn exception<'a>(event: &Event<'a>) -> Option<&'a str> {
 
 /// Writes the fields of an event as attributes, but for the `error` that `is_told` already.
 pub(crate) fn fields(out: &mut Vec<u8>, place: Place, event: &Event<'_>, is_told: bool) {
-    for field in event.fields() {
-        let key = field.key();
-        match field.value() {
+    for (key, value) in event.fields().iter() {
+        match value {
             Value::Bool(flag) => otlp::flag(out, place, key, flag),
             Value::I64(number) => otlp::number(out, place, key, number),
             Value::U64(number) => match i64::try_from(number) {
@@ -271,7 +270,10 @@ mod tests {
     use opentelemetry_proto::tonic::trace::v1::{
         self as proto, span::SpanKind, status::StatusCode,
     };
-    use plugin_api::{SpanContext, telemetry::Callsite};
+    use plugin_api::{
+        SpanContext,
+        telemetry::{Callsite, FieldBuffer},
+    };
 
     use super::*;
     use crate::testing::{Bench, attribute, attributes, status_of};
@@ -280,15 +282,25 @@ mod tests {
         Context::new(SpanContext::new([1; 16], [2; 8], flags))
     }
 
-    fn event(level: Level, message: &str, fields: &[Field<'_>], tell: impl FnOnce(&Event<'_>)) {
-        tell(&Event::new(Callsite::new(level, "tests", "an event"), message, fields));
+    type Named = (&'static str, Value<'static>);
+
+    fn event(level: Level, message: &str, fields: &[Named], tell: impl FnOnce(&Event<'_>)) {
+        let callsite = Callsite::new(level, "tests", "an event");
+        let fields: FieldBuffer = fields.iter().copied().collect();
+        tell(&Event::new(&callsite, message, fields.fields()));
+    }
+
+    fn add(span: &mut LocalSpan, field: Named) {
+        span.on_record(FieldBuffer::from_iter([field]).fields());
     }
 
     /// The span that has these fields from the beginning and is told the rest by `told`.
-    fn span(fields: &[Field<'_>], told: impl FnOnce(&mut LocalSpan)) -> proto::Span {
+    fn span(fields: &[Named], told: impl FnOnce(&mut LocalSpan)) -> proto::Span {
         let bench = Bench::new("parentbased_always_off");
         let callsite = Callsite::new(Level::INFO, "tests", "work").at("tests::inner", "work.rs", 7);
-        let begun = bench.local(&SpanHead::new(callsite, fields), &below(SpanContext::SAMPLED));
+        let fields: FieldBuffer = fields.iter().copied().collect();
+        let head = SpanHead::new(&callsite, fields.fields());
+        let begun = bench.local(&head, &below(SpanContext::SAMPLED));
         let mut span = begun.span.unwrap();
         told(&mut span);
         assert_eq!(bench.live(), 1);
@@ -297,8 +309,8 @@ mod tests {
         bench.only_span()
     }
 
-    fn text(key: &'static str, text: &'static str) -> Field<'static> {
-        Field::new(key, Value::Text(text))
+    fn text(key: &'static str, text: &'static str) -> Named {
+        (key, Value::Text(text))
     }
 
     const REFUSED: Value<'static> =
@@ -307,14 +319,14 @@ mod tests {
     #[test]
     fn a_span_is_below_its_parent_and_has_its_place_and_its_fields() {
         let fields = [
-            Field::new("bool", Value::Bool(true)),
-            Field::new("i64", Value::I64(-7)),
-            Field::new("u64", Value::U64(7)),
-            Field::new("large", Value::U64(u64::MAX)),
-            Field::new("f64", Value::F64(0.5)),
+            ("bool", Value::Bool(true)),
+            ("i64", Value::I64(-7)),
+            ("u64", Value::U64(7)),
+            ("large", Value::U64(u64::MAX)),
+            ("f64", Value::F64(0.5)),
             text("text", "x"),
         ];
-        let span = span(&fields, |span| span.on_record(&[text("late", "there")]));
+        let span = span(&fields, |span| add(span, text("late", "there")));
         assert_eq!((&*span.name, span.kind()), ("work", SpanKind::Internal));
         assert_eq!((span.trace_id, span.parent_span_id), (vec![1; 16], vec![2; 8]));
         let span = proto::Span { trace_id: Vec::new(), parent_span_id: Vec::new(), ..span };
@@ -337,7 +349,7 @@ mod tests {
     #[test]
     fn a_parent_decides_whether_a_span_is_recorded_and_none_begins_a_trace() {
         let callsite = Callsite::new(Level::INFO, "tests", "work");
-        let head = SpanHead::new(callsite, &[]);
+        let head = SpanHead::new(&callsite, Fields::default());
         let bench = Bench::new("parentbased_always_on");
         let begun = bench.local(&head, &below(0));
         assert!(begun.span.is_none());
@@ -384,16 +396,15 @@ mod tests {
         assert_eq!(found(&span(&[ok], unlucky)), told(StatusCode::Ok, ""));
         assert_eq!(found(&span(&[error], |_| {})), told(StatusCode::Error, ""));
         assert_eq!(found(&span(&[error, described], |_| {})), told(StatusCode::Error, "why"));
-        assert_eq!(found(&span(&[error], |span| span.on_record(&[ok]))), told(StatusCode::Ok, ""));
+        assert_eq!(found(&span(&[error], |span| add(span, ok))), told(StatusCode::Ok, ""));
     }
 
     #[test]
     fn an_error_among_the_fields_is_an_exception_of_the_span() {
-        let at_once =
-            span(&[Field::new("error", REFUSED), text("exception.type", "NoLuck")], |_| {});
+        let at_once = span(&[("error", REFUSED), text("exception.type", "NoLuck")], |_| {});
         assert_eq!(attribute(&at_once, "exception.type"), "NoLuck");
         let in_a_line = span(&[], |span| {
-            let fields = [Field::new("cause", REFUSED)];
+            let fields = [("cause", REFUSED)];
             event(Level::ERROR, "failed", &fields, |event| span.on_event(event));
         });
         for span in [&at_once, &in_a_line] {

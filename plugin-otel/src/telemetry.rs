@@ -38,10 +38,7 @@ impl Telemetry for Inside {
 
     fn on_event(&self, event: &Event<'_>, context: &Context) {
         if let Some(pipeline) = &self.logs {
-            let now = self.tracing.clock.now();
-            logs::record(event, context.span(), now, |bytes| {
-                pipeline.finish_bytes(event.callsite().target(), bytes);
-            });
+            logs::finish(pipeline, event, context.span(), self.tracing.clock.now());
         }
     }
 }

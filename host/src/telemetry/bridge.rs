@@ -36,22 +36,30 @@ pub(super) struct Spliced {
     events: Threshold,
 }
 
+/// What an event is to the plugin. One that is too slight for the log may still be one of its span.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    /// A line of the log.
+    pub(super) line: bool,
+    /// Something that happened in the span around it.
+    pub(super) of_a_span: bool,
+}
+
 impl Spliced {
     /// Whether anything is made of a span or an event like this.
     pub(super) fn wants(&self, metadata: &Metadata<'_>) -> bool {
         if metadata.is_span() {
             return metadata.level() <= &self.spans;
         }
-        // An event that is too slight for the log may still be one of its span.
-        let (is_line, is_of_a_span) = self.wants_event(metadata);
-        is_line || is_of_a_span
+        self.wants_event(metadata).is_some()
     }
 
-    /// Whether an event like this is a line of the log, and whether it is told to its span.
-    pub(super) fn wants_event(&self, metadata: &Metadata<'_>) -> (bool, bool) {
-        let is_told = metadata.target() != PLUGIN_TARGET;
+    /// What an event like this is; `None` where nobody wants it.
+    pub(super) fn wants_event(&self, metadata: &Metadata<'_>) -> Option<Wanted> {
         let level = metadata.level();
-        (is_told && *level <= self.events.get(), is_told && level <= &self.spans)
+        let wanted = Wanted { line: *level <= self.events.get(), of_a_span: level <= &self.spans };
+        let is_any = wanted.line || wanted.of_a_span;
+        (is_any && metadata.target() != PLUGIN_TARGET).then_some(wanted)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{
 
 use plugin_api::{
     Context, Level, SpanContext,
-    telemetry::{self, Begun, Event, Field, SpanHead, Telemetry, Value},
+    telemetry::{self, Begun, Event, Fields, SpanHead, Telemetry, Value},
 };
 
 /// What the plugin was told, one line each.
@@ -59,10 +59,10 @@ impl Journal {
     }
 }
 
-fn shown(fields: &[Field<'_>]) -> String {
-    let one = |field: &Field<'_>| match field.value() {
-        Value::Error { message, causes } => format!(" {}={message}/{causes}", field.key()),
-        value => format!(" {}={value:?}", field.key()),
+fn shown(fields: Fields<'_>) -> String {
+    let one = |(key, value)| match value {
+        Value::Error { message, causes } => format!(" {key}={message}/{causes}"),
+        value => format!(" {key}={value:?}"),
     };
     fields.iter().map(one).collect()
 }
@@ -96,7 +96,7 @@ impl Telemetry for Journal {
 }
 
 impl telemetry::Span for Recorder {
-    fn on_record(&mut self, fields: &[Field<'_>]) {
+    fn on_record(&mut self, fields: Fields<'_>) {
         self.journal.note(format!("{} has{}", self.name, shown(fields)));
     }
 

@@ -18,7 +18,7 @@ use tracing::{
 use tracing_core::span::Current;
 
 use super::{
-    bridge::{Bridge, Spliced, Threshold},
+    bridge::{Bridge, Spliced, Threshold, Wanted},
     context::{self, enter_span, exit_span},
     entered,
     fields::collect,
@@ -86,32 +86,28 @@ impl<S: Subscriber> Tap<S> {
         let callsite = callsite(metadata);
         let AbiBegun { context, span } = collect(
             |visit| attributes.record(visit),
-            |_, fields| spliced.plugin.on_span(&SpanHead::new(callsite, fields), &parent),
+            |_, fields| spliced.plugin.on_span(&SpanHead::new(&callsite, fields), &parent),
         );
         let recorder = span.into_option().map(|span| Recorder::new(span, around));
         Some(Known { metadata, context, recorder })
     }
 
-    fn tell(&self, spliced: &Spliced, event: &tracing::Event<'_>) {
-        let metadata = event.metadata();
-        let (is_line, is_of_a_span) = spliced.wants_event(metadata);
-        if !is_line && !is_of_a_span {
+    fn tell(&self, spliced: &Spliced, wanted: Wanted, event: &tracing::Event<'_>) {
+        let Wanted { line, of_a_span } = wanted;
+        let (context, recorder) = self.place(event.parent(), of_a_span && event.is_contextual());
+        let recorder = recorder.filter(|_| of_a_span);
+        if !line && recorder.is_none() {
             return;
         }
-        let (context, recorder) = self.place(event.parent(), is_of_a_span && event.is_contextual());
-        let recorder = recorder.filter(|_| is_of_a_span);
-        if !is_line && recorder.is_none() {
-            return;
-        }
-        let callsite = callsite(metadata);
+        let callsite = callsite(event.metadata());
         collect(
             |visit| event.record(visit),
             |message, fields| {
-                let event = Event::new(callsite, message, fields);
+                let event = Event::new(&callsite, message, fields);
                 if let Some(recorder) = recorder {
                     recorder.tell(|span| span.on_event(&event));
                 }
-                if is_line {
+                if line {
                     spliced.plugin.on_event(&event, &context);
                 }
             },
@@ -169,7 +165,7 @@ impl<S: Subscriber> Subscriber for Tap<S> {
         if let Some(recorder) = self.recorder(id) {
             collect(
                 |visit| values.record(visit),
-                |_, fields| recorder.tell(|span| span.on_record(fields.into())),
+                |_, fields| recorder.tell(|span| span.on_record(fields)),
             );
         }
     }
@@ -190,13 +186,14 @@ impl<S: Subscriber> Subscriber for Tap<S> {
             return self.inner.event(event);
         }
         let metadata = event.metadata();
-        let told = self.bridge.spliced().filter(|spliced| spliced.wants(metadata));
+        let spliced = self.bridge.spliced();
+        let told = spliced.and_then(|spliced| Some((spliced, spliced.wants_event(metadata)?)));
         // What is not told is here because it is logged.
         if told.is_none() || self.is_logged(metadata) {
             self.inner.event(event);
         }
-        if let Some(spliced) = told {
-            self.tell(spliced, event);
+        if let Some((spliced, wanted)) = told {
+            self.tell(spliced, wanted, event);
         }
     }
 

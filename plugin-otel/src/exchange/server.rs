@@ -402,7 +402,10 @@ mod tests {
             let mut exchange = exchange.unwrap();
             assert!(!context.span().is_sampled(), "others are told the truth");
             let callsite = Callsite::new(Level::INFO, "tests", "work");
-            let inner = bench.local(&SpanHead::new(callsite, &[]), &context);
+            let inner = bench.local(
+                &SpanHead::new(&callsite, plugin_api::telemetry::Fields::default()),
+                &context,
+            );
             let attempt = bench.client_exchange(&head, &inner.context).unwrap();
             drop(attempt);
             drop(inner);

@@ -1,7 +1,7 @@
 //! One export: chunks of encoded items, framed as OTLP's export request without looking inside. The
 //! requests of all signals are built alike, with the same numbers.
 
-use std::sync::LazyLock;
+use std::{ptr, sync::LazyLock};
 
 use bytes::Bytes;
 use opentelemetry::InstrumentationScope;
@@ -35,7 +35,7 @@ static OWN_SCOPE: LazyLock<Bytes> = LazyLock::new(|| {
 /// Fields of `ScopeSpans`: all but the items.
 pub(super) fn scope_fields(scope: &InstrumentationScope) -> Vec<u8> {
     let mut out = Vec::new();
-    otlp::message(&mut out, FIRST, |out| {
+    otlp::message(&mut out, FIRST, 0, |out| {
         otlp::bytes_if_any(out, 0x0a, scope.name().as_bytes());
         otlp::bytes_if_any(out, 0x12, scope.version().unwrap_or_default().as_bytes());
         encode::attributes(out, Place::EventOrScope, scope.attributes());
@@ -47,7 +47,7 @@ pub(super) fn scope_fields(scope: &InstrumentationScope) -> Vec<u8> {
 /// Fields of `ResourceSpans`: all but the items.
 pub(super) fn resource_fields(resource: &Resource) -> Vec<u8> {
     let mut out = Vec::new();
-    otlp::message(&mut out, FIRST, |out| {
+    otlp::message(&mut out, FIRST, 0, |out| {
         for (key, value) in resource {
             let pair = opentelemetry::KeyValue::new(key.clone(), value.clone());
             encode::attributes(out, Place::Resource, [&pair]);
@@ -69,6 +69,15 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
+    /// Whether both are the same. Parts of the host are so where their names are the same text of the
+    /// program, before anyone compares what it says.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Target(one), Self::Target(other)) => ptr::eq(*one, *other) || one == other,
+            _ => self == other,
+        }
+    }
+
     fn fields(&self) -> Bytes {
         match self {
             Self::Own => OWN_SCOPE.clone(),

@@ -170,13 +170,13 @@ impl Buffers {
         self.mine().live.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Adds an item of this length, whose bytes `write` appends. Never blocks for longer than it
+    /// Adds an item of `most` bytes at most, which `write` appends. Never blocks for longer than it
     /// takes another thread to add its own.
     pub(super) fn push(
         &self,
         queue: &Queue,
         scope: Scope,
-        length: usize,
+        most: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Pushed {
         let mut open = self.mine().lock();
@@ -184,24 +184,25 @@ impl Buffers {
             return open.refuse(Pushed::Closed);
         }
         let mut is_due = false;
-        if open.room.0 == 0 || open.room.1 < length {
+        if open.room.0 == 0 || open.room.1 < most {
             is_due = self.seal(&mut open, queue);
-            let Some(room) = self.budget.take(length, self.grant) else {
+            let Some(room) = self.budget.take(most, self.grant) else {
                 return open.refuse(Pushed::NoRoom);
             };
             open.room = room;
             open.bytes = Vec::with_capacity(room.1);
         }
+        let start = open.bytes.len();
         write(&mut open.bytes);
         let end = open.bytes.len();
         match open.runs.last_mut() {
-            Some(run) if run.scope == scope => run.end = end,
+            Some(run) if run.scope.is(&scope) => run.end = end,
             _ => open.runs.push(Run { scope, end }),
         }
         open.accepted += 1;
         open.items += 1;
         open.room.0 -= 1;
-        open.room.1 -= length;
+        open.room.1 -= end - start;
         if open.room.0 == 0 {
             is_due |= self.seal(&mut open, queue);
         }

@@ -93,7 +93,7 @@ fn fixed(record: &Record) -> [u8; FIXED] {
 
 /// Writes a span that was made through the OpenTelemetry API. It is rare: this may allocate.
 pub(super) fn span(span: &SpanData, out: &mut Vec<u8>) {
-    otlp::message(out, SPAN, |out| {
+    otlp::message(out, SPAN, 0, |out| {
         context(out, &span.span_context);
         if span.parent_span_id != SpanId::INVALID {
             otlp::bytes(out, 0x22, &span.parent_span_id.to_bytes());
@@ -105,14 +105,14 @@ pub(super) fn span(span: &SpanData, out: &mut Vec<u8>) {
         attributes(out, Place::Span, &span.attributes);
         otlp::number_if_any(out, 0x50, span.dropped_attributes_count.into());
         for happened in span.events.iter() {
-            otlp::message(out, EVENT, |out| event(out, happened));
+            otlp::message(out, EVENT, 0, |out| event(out, happened));
         }
         otlp::number_if_any(out, 0x60, span.events.dropped_count.into());
         for linked in span.links.iter() {
-            otlp::message(out, LINK, |out| link(out, linked));
+            otlp::message(out, LINK, 0, |out| link(out, linked));
         }
         otlp::number_if_any(out, 0x70, span.links.dropped_count.into());
-        otlp::message(out, 0x7a, |out| status(out, &span.status));
+        otlp::message(out, 0x7a, 0, |out| status(out, &span.status));
         out.push(0x85);
         let flags = span.span_context.trace_flags().to_u8();
         otlp::fixed32(out, 0x01, record::flags(flags.into(), span.parent_span_is_remote));
@@ -181,9 +181,9 @@ pub(super) fn attributes<'a>(
 }
 
 fn array(out: &mut Vec<u8>, place: Place, key: &str, array: &Array) {
-    otlp::message(out, place as u8, |out| {
+    otlp::message(out, place as u8, 0, |out| {
         otlp::bytes(out, 0x0a, key.as_bytes());
-        otlp::message(out, 0x12, |out| otlp::message(out, 0x2a, |out| members(out, array)));
+        otlp::message(out, 0x12, 0, |out| otlp::message(out, 0x2a, 0, |out| members(out, array)));
     });
 }
 
@@ -207,7 +207,7 @@ fn members(out: &mut Vec<u8>, array: &Array) {
 
 fn each<T>(out: &mut Vec<u8>, list: &[T], write: impl Fn(&mut Vec<u8>, &T)) {
     for member in list {
-        otlp::message(out, 0x0a, |out| write(out, member));
+        otlp::message(out, 0x0a, 0, |out| write(out, member));
     }
 }
 

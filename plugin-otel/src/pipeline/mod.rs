@@ -204,11 +204,16 @@ impl Pipeline {
         self.shared.pushed(buffers.push(queue, Scope::Own, otlp::field_len(content), write));
     }
 
-    /// Takes an item of this part of the host, as it will be sent, in the same way.
-    pub(crate) fn finish_bytes(&self, target: &'static str, bytes: &[u8]) {
+    /// Takes an item of this part of the host in the same way; `write` appends it as it will be sent,
+    /// in `most` bytes at most.
+    pub(crate) fn finish_item(
+        &self,
+        target: &'static str,
+        most: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let Shared { buffers, queue, .. } = &*self.shared;
-        let write = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
-        self.shared.pushed(buffers.push(queue, Scope::Target(target), bytes.len(), write));
+        self.shared.pushed(buffers.push(queue, Scope::Target(target), most, write));
     }
 
     /// Takes a span that was made through the OpenTelemetry API, in the same way.
