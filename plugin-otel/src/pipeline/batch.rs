@@ -121,10 +121,9 @@ impl Batch {
         self.items += chunk.items;
         self.units += chunk.units;
         self.bytes += chunk.bytes.len();
-        let bytes = Bytes::from(chunk.bytes);
         let mut start = 0;
         for Run { scope, end } in chunk.runs {
-            self.group(scope).add(bytes.slice(start..end));
+            self.group(scope).add(chunk.bytes.slice(start..end));
             start = end;
         }
     }

@@ -5,22 +5,27 @@ use std::{
     cell::Cell,
     mem,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
 };
 
+use bytes::Bytes;
+
 use super::{
     batch::Scope,
     budget::{Budget, Limit},
     queue::Queue,
+    spare::Spare,
 };
 
 /// What a buffer takes of the budget at once: so much fits in one frame of HTTP/2.
 const MOST_BYTES: usize = 16 * 1024;
 /// What a buffer takes of the budget at once.
 const MOST_ITEMS: usize = 64;
+/// This part of the most that may wait is kept for the next buffers where nothing waits.
+const SPARE_SHARE: usize = 8;
 
 /// Finished items, one after the other as they will be sent.
 #[derive(Debug)]
@@ -28,7 +33,7 @@ pub(super) struct Chunk {
     pub(super) items: usize,
     /// How many spans, log records or data points these are.
     pub(super) units: usize,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
     /// Whose they are, in order.
     pub(super) runs: Vec<Run>,
 }
@@ -76,6 +81,7 @@ pub(super) struct Buffers {
     budget: Budget,
     /// What a buffer takes of the budget at once: items and bytes.
     grant: (usize, usize),
+    spare: Arc<Spare>,
 }
 
 /// A buffer, on cache lines of its own: threads on other shards do not slow this one down.
@@ -126,13 +132,13 @@ impl Buffers {
         let shards = (2 * threads).next_power_of_two().min(64);
         // Idle buffers hold grants, which must not add up to what busy ones need.
         let share = 8 * shards;
+        let grant =
+            ((items / share).clamp(1, MOST_ITEMS.min(batch)), (bytes / share).min(MOST_BYTES));
         Self {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             budget: Budget { items: Limit::new(items), bytes: Limit::new(bytes) },
-            grant: (
-                (items / share).clamp(1, MOST_ITEMS.min(batch)),
-                (bytes / share).min(MOST_BYTES),
-            ),
+            grant,
+            spare: Arc::new(Spare::new(grant.1, bytes / SPARE_SHARE / grant.1.max(1))),
         }
     }
 
@@ -190,7 +196,7 @@ impl Buffers {
                 return open.refuse(Pushed::NoRoom);
             };
             open.room = room;
-            open.bytes = Vec::with_capacity(room.1);
+            open.bytes = self.spare.take(room.1);
         }
         let start = open.bytes.len();
         write(&mut open.bytes);
@@ -226,7 +232,7 @@ impl Buffers {
         }
         open.accepted += 1;
         let runs = vec![Run { scope, end: bytes.len() }];
-        let is_due = queue.add(Chunk { items: 1, units, bytes, runs });
+        let is_due = queue.add(Chunk { items: 1, units, bytes: bytes.into(), runs });
         if is_due { Pushed::ExportIsDue } else { Pushed::Waiting }
     }
 
@@ -237,7 +243,7 @@ impl Buffers {
         self.budget.give_back(items, bytes);
         let items = mem::take(&mut open.items);
         let (bytes, runs) = (mem::take(&mut open.bytes), mem::take(&mut open.runs));
-        items > 0 && queue.add(Chunk { items, units: items, bytes, runs })
+        items > 0 && queue.add(Chunk { items, units: items, bytes: self.spare.lend(bytes), runs })
     }
 
     /// Sends all buffers to the queue.

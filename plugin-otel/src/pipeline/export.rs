@@ -209,7 +209,7 @@ mod tests {
             encode::span(span, &mut bytes);
             let scope = Scope::Api(scope_fields(&span.instrumentation_scope).into());
             let runs = vec![Run { scope, end: bytes.len() }];
-            batch.add(Chunk { items: 1, units: 1, bytes, runs });
+            batch.add(Chunk { items: 1, units: 1, bytes: bytes.into(), runs });
         }
         batch
     }

@@ -18,6 +18,7 @@ mod health;
 mod http;
 mod queue;
 mod retry;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod tls;

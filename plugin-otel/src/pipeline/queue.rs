@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     fn add(queue: &Queue, items: usize, length: usize) -> bool {
-        queue.add(Chunk { items, units: items, bytes: vec![0; length], runs: Vec::new() })
+        queue.add(Chunk { items, units: items, bytes: vec![0; length].into(), runs: Vec::new() })
     }
 
     #[test]
