@@ -268,8 +268,8 @@ fn one(scene: &Scene<'_>, arm: Arm, what: What, mut callgrind: Callgrind) -> io:
     let profile = callgrind.dump(&running.server)?;
     let times = f64::from(times);
     let each = |count: u64| count as f64 / times;
-    // One worker thread makes all of it, and nothing else is as busy.
-    let own = each(profile.threads.first().copied().unwrap_or_default());
+    let maker = profile.thread_of("work::nanoseconds");
+    let own = each(maker.map_or(0, |thread| thread.instructions));
     let (all, allocations) = (each(profile.instructions()), each(profile.allocations));
     Ok(Counted { arm, what, times, own, all, allocations, profile })
 }

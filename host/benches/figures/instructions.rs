@@ -121,7 +121,7 @@ impl fmt::Display for Instructions {
         };
         self.0.iter().try_for_each(|(subject, profile)| {
             let (all, allocations) = (each(profile.instructions()), each(profile.allocations));
-            let busiest = each(profile.threads.first().copied().unwrap_or_default());
+            let busiest = each(profile.threads.first().map_or(0, |thread| thread.instructions));
             let (plain, bare) = (more(all, Plain), more(all, Bare));
             let others = all - busiest;
             write!(f, "| {subject} | {all:.0} | {plain} | {bare} | ")?;

@@ -1,6 +1,6 @@
 //! What callgrind wrote: instructions and allocations, by thread and function.
 
-use std::{collections::HashMap, fs, io, path::Path};
+use std::{cmp::Reverse, collections::HashMap, fs, io, path::Path};
 
 /// The functions of the C library that every allocation ends in.
 const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign"];
@@ -8,10 +8,16 @@ const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "aligned_alloc", "
 /// What a program did between two moments.
 #[derive(Debug, Default)]
 pub(crate) struct Profile {
-    /// Instructions of each thread, most first.
-    pub(crate) threads: Vec<u64>,
+    /// The busiest first.
+    pub(crate) threads: Vec<Thread>,
     /// Calls of an allocator.
     pub(crate) allocations: u64,
+}
+
+/// What a thread did.
+#[derive(Debug, Default)]
+pub(crate) struct Thread {
+    pub(crate) instructions: u64,
     /// Instructions of each function itself.
     functions: HashMap<String, u64>,
 }
@@ -33,17 +39,27 @@ impl Profile {
                 Err(error) => return Err(error),
             }
         }
-        profile.threads.sort_by(|one, other| other.cmp(one));
+        profile.threads.sort_by_key(|thread| Reverse(thread.instructions));
         Ok(profile)
     }
 
     pub(crate) fn instructions(&self) -> u64 {
-        self.threads.iter().sum()
+        self.threads.iter().map(|thread| thread.instructions).sum()
+    }
+
+    /// The thread that ran a function whose name ends like this.
+    pub(crate) fn thread_of(&self, function: &str) -> Option<&Thread> {
+        let runs = |thread: &&Thread| thread.functions.keys().any(|name| name.ends_with(function));
+        self.threads.iter().find(runs)
     }
 
     /// The functions with the most instructions of their own.
     pub(crate) fn top(&self, count: usize) -> Vec<(&str, u64)> {
-        let mut all: Vec<_> = self.functions.iter().map(|(name, own)| (&**name, *own)).collect();
+        let mut sums = HashMap::<_, u64>::new();
+        for (name, own) in self.threads.iter().flat_map(|thread| &thread.functions) {
+            *sums.entry(&**name).or_default() += own;
+        }
+        let mut all: Vec<_> = sums.into_iter().collect();
         all.sort_by(|one, other| other.1.cmp(&one.1).then(one.0.cmp(other.0)));
         all.truncate(count);
         all
@@ -54,7 +70,7 @@ impl Profile {
         let mut names = Names::default();
         let (mut function, mut called) = ("", "");
         let mut is_call = false;
-        let mut total = 0;
+        let mut thread = Thread::default();
         for line in text.lines() {
             if let Some(name) = line.strip_prefix("fn=") {
                 function = names.full(name);
@@ -68,11 +84,11 @@ impl Profile {
                 }
             } else if line.starts_with(is_position) && !std::mem::take(&mut is_call) {
                 let own = number(line.split(' ').nth(1), line)?;
-                total += own;
-                *self.functions.entry(function.to_owned()).or_default() += own;
+                thread.instructions += own;
+                *thread.functions.entry(function.to_owned()).or_default() += own;
             }
         }
-        self.threads.push(total);
+        self.threads.push(thread);
         Ok(())
     }
 }

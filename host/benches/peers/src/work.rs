@@ -7,7 +7,9 @@ use tracing::{debug, info, info_span};
 /// So many events are in one span: fewer than it keeps.
 const EVENTS: u32 = 100;
 
-/// How many nanoseconds one took of so many; `None` where there is no such work.
+/// How many nanoseconds one took of so many; `None` where there is no such work. Not inlined, so that a
+/// profile tells which thread did it.
+#[inline(never)]
 pub(crate) fn nanoseconds(what: &str, count: u32) -> Option<f64> {
     let began = Instant::now();
     match what {
