@@ -1,19 +1,19 @@
 //! Calls to other services: a handler's way out.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+mod call_error;
+mod target;
 
-use http::{Request, Response, Uri, Version, header, uri};
+use std::sync::{Arc, OnceLock};
+
+use http::{Request, Response};
 use plugin_api::Outcome;
-use tower::BoxError;
 
+pub use self::call_error::CallError;
+use self::target::Target;
+pub(crate) use self::target::root_cause;
 use crate::{
     Body,
-    config::BaseUrl,
-    discovery::Chosen,
-    layers::{Attempts, Failed, within},
+    layers::{Attempts, within},
     stack::SealedClientStack,
 };
 
@@ -23,80 +23,6 @@ use crate::{
 /// answers [`CallError::NotSealed`] until then.
 #[derive(Clone, Debug, Default)]
 pub struct Client(Arc<OnceLock<SealedClientStack>>);
-
-/// A call that brought no response.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CallError {
-    /// The host is still starting.
-    #[error("service {service}: called before the host has started")]
-    NotSealed {
-        /// The service group that was called.
-        service: String,
-    },
-    /// Discovery knows no instance of the group.
-    #[error("service {service}: {reason}")]
-    NoInstance {
-        /// The service group that was called.
-        service: String,
-        /// Whether the group itself is unknown.
-        reason: &'static str,
-    },
-    /// The request cannot be sent to anybody.
-    #[error("service {service}: cannot be called with this request")]
-    Request {
-        /// The service group that was called.
-        service: String,
-        /// What is wrong with it.
-        source: http::Error,
-    },
-    /// The request's body broke off while it was sent: whoever sends it is gone.
-    #[error("service {service}: the request's body broke off")]
-    RequestBody {
-        /// The service group that was called.
-        service: String,
-        /// Why.
-        source: BoxError,
-    },
-    /// No connection could be made.
-    #[error("service {service}: cannot connect to {instance}")]
-    Connect {
-        /// The service group that was called.
-        service: String,
-        /// The instance that was chosen.
-        instance: String,
-        /// Why.
-        source: BoxError,
-    },
-    /// The connection broke before a response head came.
-    #[error("service {service}: no response from {instance}")]
-    Upstream {
-        /// The service group that was called.
-        service: String,
-        /// The instance that was chosen.
-        instance: String,
-        /// Why.
-        source: BoxError,
-    },
-    /// The service answered with another protocol, which could not be spoken.
-    #[error("service {service}: switched protocols in vain")]
-    Switch {
-        /// The service group that was called.
-        service: String,
-        /// Why not.
-        source: BoxError,
-    },
-    /// No response head came in time.
-    #[error("service {service}: no response from {instance} within {timeout:?}")]
-    Timeout {
-        /// The service group that was called.
-        service: String,
-        /// The instance that was chosen.
-        instance: String,
-        /// `client.request-timeout`.
-        timeout: Duration,
-    },
-}
 
 impl Client {
     /// Opens the way out. Called once, by the start-up.
@@ -137,7 +63,7 @@ impl Client {
         let (retries, mut attempts, mut tried) = (stack.retries(), Attempts::default(), Vec::new());
         let repeat = retries.prepare(request);
         loop {
-            let target = Target(stack.balance(service, &tried)?);
+            let target = Target::new(stack.balance(service, &tried)?);
             target.address(service, request)?;
             let sent = stack.send(service, request, &mut attempts);
             let failed = match within(stack.timeout(), sent).await {
@@ -153,7 +79,7 @@ impl Client {
                     return Err(target.timeout(service, stack.timeout()));
                 }
             };
-            let member = target.0.member();
+            let member = target.member();
             if failed.is_unsent() {
                 stack.unreachable(service, member);
             }
@@ -172,81 +98,10 @@ impl Client {
     }
 }
 
-/// hyper's "client error (Connect)" and "tcp connect error" say nothing that `Connect` does not.
-pub(crate) fn root_cause(error: impl std::error::Error + Send + Sync + 'static) -> BoxError {
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string().into()
-}
-
-/// The instance that an attempt goes to, and is in flight on.
-struct Target(Chosen);
-
-impl Target {
-    fn url(&self) -> &BaseUrl {
-        &self.0.member().instance().url
-    }
-
-    fn instance(&self) -> String {
-        self.url().uri().to_string()
-    }
-
-    /// The exchange is in flight on the instance until the response's body has ended.
-    fn answered(self, response: &mut Response<Body>) {
-        self.0.answered();
-        response.body_mut().be_of(self.0);
-    }
-
-    fn timeout(&self, service: &str, timeout: Duration) -> CallError {
-        CallError::Timeout { service: service.to_owned(), instance: self.instance(), timeout }
-    }
-
-    fn failed(&self, service: &str, failed: Failed, attempts: &mut Attempts) -> CallError {
-        let error = failed.give_up(attempts);
-        let (service, instance) = (service.to_owned(), self.instance());
-        if error.is_request_body() {
-            CallError::RequestBody { service, source: error.into_source() }
-        } else if error.is_connect() {
-            CallError::Connect { service, instance, source: root_cause(error) }
-        } else {
-            CallError::Upstream { service, instance, source: error.into_source() }
-        }
-    }
-
-    /// Puts the instance's address in front of the request's path, and takes out what belonged to
-    /// the connection that the request came by.
-    fn address(&self, service: &str, request: &mut Request<Body>) -> Result<(), CallError> {
-        *request.uri_mut() = join(self.url(), request.uri())
-            .map_err(|source| CallError::Request { service: service.to_owned(), source })?;
-        // Which version is spoken to an instance is the connection's business.
-        *request.version_mut() = Version::HTTP_11;
-        request.headers_mut().insert(header::HOST, self.url().host().clone());
-        Ok(())
-    }
-}
-
-fn join(base: &BaseUrl, target: &Uri) -> Result<Uri, http::Error> {
-    let base = base.uri().clone().into_parts();
-    let prefix = base.path_and_query.as_ref().map_or("", |path| path.path());
-    let own = target.path_and_query().cloned();
-    let path = match prefix.trim_end_matches('/') {
-        "" => own.unwrap_or_else(|| uri::PathAndQuery::from_static("/")),
-        prefix => {
-            let own = own.as_ref().map_or("/", uri::PathAndQuery::as_str);
-            uri::PathAndQuery::try_from(format!("{prefix}{own}"))?
-        }
-    };
-    let mut parts = uri::Parts::default();
-    parts.scheme = base.scheme;
-    parts.authority = base.authority;
-    parts.path_and_query = Some(path);
-    Ok(Uri::from_parts(parts)?)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::FutureExt;
     use http_body_util::BodyExt;
     use tokio::{
@@ -257,25 +112,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        config,
+        config::{self, BaseUrl},
         discovery::{Groups, Instance, Member},
         layers::testing::Journal,
         stack::{ClientStack, Directory},
     };
-
-    #[test]
-    fn the_instance_stands_in_front_of_the_path() {
-        for (base, own, wanted) in [
-            ("http://a:1", "/x?y=z", "http://a:1/x?y=z"),
-            ("http://a:1/", "/x", "http://a:1/x"),
-            ("http://a:1/base/", "/x?y", "http://a:1/base/x?y"),
-            ("http://a:1", "http://greeter/x", "http://a:1/x"),
-        ] {
-            let base = BaseUrl::try_from(base.to_owned()).unwrap();
-            let joined = join(&base, &own.parse().unwrap()).unwrap();
-            assert_eq!(joined.to_string(), wanted, "{base:?} {own}");
-        }
-    }
 
     /// The group `a` of these instances.
     fn group(instances: &[&str]) -> Arc<Groups> {

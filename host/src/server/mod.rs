@@ -1,6 +1,8 @@
 //! The listeners: connections in, HTTP/1.1 and HTTP/2 on the same port.
 
+mod answered;
 mod cuttable;
+mod draining;
 mod handshakes;
 
 use std::{
@@ -11,23 +13,20 @@ use std::{
         ErrorKind::{ConnectionAborted, ConnectionReset},
     },
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 use futures_util::FutureExt;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{Request, Response, Version};
 use hyper::{body::Incoming, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
 };
-use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -35,17 +34,13 @@ use tokio::{
 };
 use tower::ServiceExt;
 
+pub(crate) use self::draining::Draining;
 use self::{
+    answered::Answered,
     cuttable::Streams,
     handshakes::{Handshakes, Secured},
 };
-use crate::{
-    Body,
-    layers::Tunnels,
-    metrics::{Ticket, Traffic},
-    stack::Sealed,
-    tls,
-};
+use crate::{Body, layers::Tunnels, metrics::Traffic, stack::Sealed, tls};
 
 /// How long the first request of a connection may take to come. hyper has a timeout for every
 /// request's head, whose timer costs a forwarder a twentieth of its throughput.
@@ -53,11 +48,6 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long to wait when no connection can be accepted, most often for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long connections may bring requests after the port is closed. Each is closed by the response
-/// to the next one, and only what is idle by then is closed without: that could cross a request on
-/// its way, of which the client would not know whether it was served.
-const LAST_REQUESTS: Duration = Duration::from_millis(250);
 
 /// The other end of the socket that a request came by; an extension of every request.
 #[derive(Debug, Clone, Copy)]
@@ -223,67 +213,6 @@ fn answer(
     let mut request = request.map(Body::from);
     request.extensions_mut().insert(Peer(peer));
     service.oneshot(request)
-}
-
-pin_project! {
-    /// The answer to a request that is counted by its status, and that may be the last of its
-    /// connection: RFC 9112, section 9.6. An `async` function would hold the answer twice.
-    struct Answered<F> {
-        #[pin]
-        inner: F,
-        ticket: Option<Ticket>,
-        is_last: bool,
-    }
-}
-
-impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Answered<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let mut polled = this.inner.poll(cx);
-        let Poll::Ready(Ok(response)) = &mut polled else { return polled };
-        if let Some(ticket) = this.ticket.take() {
-            ticket.answered(response.status());
-        }
-        if *this.is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        polled
-    }
-}
-
-/// Connections that finish what they have begun.
-pub(crate) struct Draining {
-    streams: Streams,
-    tunnels: Tunnels,
-    connections: JoinSet<()>,
-    graceful: GracefulShutdown,
-}
-
-impl Draining {
-    /// Waits for every open request, and closes what is idle, for which there is so much `time`.
-    /// Cancelling it is fine.
-    pub(crate) async fn drain(&mut self, time: Duration) {
-        let all = async { while self.connections.join_next().await.is_some() {} };
-        // Whoever is not gone by then is closed as soon as it is idle.
-        let _ = tokio::time::timeout(LAST_REQUESTS.min(time / 2), all).await;
-        std::mem::take(&mut self.graceful).shutdown().await;
-    }
-
-    /// The connections that no longer speak HTTP, and are in no request's way.
-    pub(crate) const fn tunnels(&self) -> &Tunnels {
-        &self.tunnels
-    }
-
-    /// Cuts what is still open, and returns once the last of it is gone.
-    pub(crate) async fn cut(mut self) {
-        self.streams.deadline().pass();
-        self.tunnels.cut();
-        self.connections.shutdown().await;
-        self.streams.ended().await;
-        self.tunnels.ended().await;
-    }
 }
 
 #[cfg(test)]
