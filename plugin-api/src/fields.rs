@@ -196,16 +196,10 @@ impl Field {
     }
 }
 
-impl<'a> Extend<(&'static str, Value<'a>)> for FieldBuffer {
-    fn extend<T: IntoIterator<Item = (&'static str, Value<'a>)>>(&mut self, fields: T) {
-        fields.into_iter().for_each(|(key, value)| self.push(key, value));
-    }
-}
-
 impl<'a> FromIterator<(&'static str, Value<'a>)> for FieldBuffer {
     fn from_iter<T: IntoIterator<Item = (&'static str, Value<'a>)>>(fields: T) -> Self {
         let mut buffer = Self::default();
-        buffer.extend(fields);
+        fields.into_iter().for_each(|(key, value)| buffer.push(key, value));
         buffer
     }
 }
@@ -227,7 +221,7 @@ mod tests {
         ];
         let mut buffer = FieldBuffer::default();
         for _ in 0..2 {
-            buffer.extend(all);
+            all.iter().for_each(|(key, value)| buffer.push(key, *value));
             let fields = buffer.fields();
             assert_eq!(fields.iter().collect::<Vec<_>>(), all);
             assert_eq!((fields.len(), fields.is_empty()), (all.len(), false));

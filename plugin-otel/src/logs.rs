@@ -21,8 +21,7 @@ const MOST: usize = 96;
 
 /// What a short text or number has beside itself and its name.
 const USUAL_FIELD: usize = 10;
-/// What an error has at most, which is three attributes: its message, a text that its own attribute
-/// has too, is in none of these.
+/// What a field has at most beside its name and its texts: an error is three attributes.
 const MOST_FIELD: usize = 192;
 
 /// Takes the record of an event at this time, in nanoseconds since the Unix epoch.
@@ -53,6 +52,7 @@ impl Lengths {
         let (count, texts) = (fields.len(), fields.text_len());
         Self {
             about: USUAL + USUAL_FIELD * count + message + texts,
+            // What an error says stands in two attributes.
             most: MOST + MOST_FIELD * count + message + 2 * texts,
         }
     }
