@@ -38,6 +38,14 @@ pub(super) fn collect<R>(
     result
 }
 
+impl Said {
+    /// Where there are two, the last one counts.
+    fn message(&mut self, write: impl FnOnce(&mut String)) {
+        self.message.clear();
+        write(&mut self.message);
+    }
+}
+
 // Writing to a string cannot fail; what a value's own code says of itself, or fails to, is its own.
 impl Visit for Said {
     fn record_bool(&mut self, field: &Field, value: bool) {
@@ -58,7 +66,7 @@ impl Visit for Said {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            "message" => self.message.push_str(value),
+            "message" => self.message(|message| message.push_str(value)),
             name => self.fields.push(name, Value::Text(value)),
         }
     }
@@ -79,7 +87,7 @@ impl Visit for Said {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         match field.name() {
-            "message" => _ = write!(self.message, "{value:?}"),
+            "message" => self.message(|message| _ = write!(message, "{value:?}")),
             name => self.fields.text(name, |texts| _ = write!(texts, "{value:?}")),
         }
     }

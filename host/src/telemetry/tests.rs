@@ -122,6 +122,13 @@ fn an_error_crosses_with_its_causes() {
 }
 
 #[test]
+fn of_two_messages_the_last_one_crosses() {
+    let (journal, _, _guard) = spliced();
+    tracing::error!(message = "said otherwise", goods = "apples", "no {}", "luck");
+    assert_eq!(journal.lines(), [r#"line in 0: said otherwise goods=Text("apples")"#]);
+}
+
+#[test]
 fn what_the_plugin_does_not_want_never_crosses() {
     let (journal, bridge, _guard) = spliced();
     tracing::info!("below the level, and in no span");
