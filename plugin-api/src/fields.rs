@@ -51,6 +51,10 @@ const F64: u32 = 4;
 const ERROR: u32 = 5;
 
 impl Field {
+    const fn empty(key: &'static str, kind: u32) -> Self {
+        Self { key: RStr::from_str(key), number: 0, length: 0, causes: 0, kind, reserved: 0 }
+    }
+
     #[inline]
     fn value<'a>(&self, texts: &'a str) -> Value<'a> {
         match self.kind {
@@ -68,11 +72,10 @@ impl Field {
     }
 }
 
-/// A part of the texts, by its first byte and its length.
+/// A part of the texts, by its first byte and its length; empty where there is none.
 #[inline]
 fn part(texts: &str, start: u64, length: u64) -> &str {
     let end = start.saturating_add(length);
-    // They are the buffer's own, and within it.
     let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
     range.and_then(|(start, end)| texts.get(start..end)).unwrap_or_default()
 }
@@ -187,12 +190,6 @@ impl FieldBuffer {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.texts.capacity()
-    }
-}
-
-impl Field {
-    const fn empty(key: &'static str, kind: u32) -> Self {
-        Self { key: RStr::from_str(key), number: 0, length: 0, causes: 0, kind, reserved: 0 }
     }
 }
 

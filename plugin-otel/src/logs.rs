@@ -64,7 +64,8 @@ fn record(out: &mut Vec<u8>, about: usize, event: &Event<'_>, span: &SpanContext
 
 fn write(out: &mut Vec<u8>, event: &Event<'_>, span: &SpanContext, now: u64) {
     let start = out.len();
-    begin(out, event.callsite().level(), now);
+    otlp::fixed64(out, 0x09, now);
+    severity(out, event.callsite().level());
     let message = event.message();
     let message = &message[..message.floor_char_boundary(MOST_BYTES / 2)];
     if !message.is_empty() {
@@ -76,48 +77,35 @@ fn write(out: &mut Vec<u8>, event: &Event<'_>, span: &SpanContext, now: u64) {
         out.truncate(before);
         otlp::number_if_any(out, 0x38, count as u64);
     }
-    end(out, span, now);
-}
-
-/// `time_unix_nano`, `severity_number` and `severity_text`.
-fn begin(out: &mut Vec<u8>, level: Level, now: u64) {
-    match level {
-        Level::TRACE => out.extend_from_slice(&at(now, *b"\x10\x01\x1a\x05TRACE")),
-        Level::DEBUG => out.extend_from_slice(&at(now, *b"\x10\x05\x1a\x05DEBUG")),
-        Level::WARN => out.extend_from_slice(&at(now, *b"\x10\x0d\x1a\x04WARN\0")[..17]),
-        Level::ERROR => out.extend_from_slice(&at(now, *b"\x10\x11\x1a\x05ERROR")),
-        _ => out.extend_from_slice(&at(now, *b"\x10\x09\x1a\x04INFO\0")[..17]),
-    }
-}
-
-/// A time and what follows it.
-fn at(now: u64, severity: [u8; 9]) -> [u8; 18] {
-    let mut out = [0; 18];
-    out[0] = 0x09;
-    out[1..9].copy_from_slice(&now.to_le_bytes());
-    out[9..].copy_from_slice(&severity);
-    out
-}
-
-/// `flags`, `trace_id` and `span_id` where there is a span, and `observed_time_unix_nano`: one copy.
-fn end(out: &mut Vec<u8>, span: &SpanContext, now: u64) {
-    const IDS: usize = 5 + 18 + 10;
-    let mut fields = [0; IDS + 9];
-    fields[0] = 0x45;
-    fields[1..5].copy_from_slice(&(span.flags & 0xff).to_le_bytes());
-    fields[5] = 0x4a;
-    fields[6] = 16;
-    fields[7..23].copy_from_slice(&span.trace_id);
-    fields[23] = 0x52;
-    fields[24] = 8;
-    fields[25..IDS].copy_from_slice(&span.span_id);
-    fields[IDS] = 0x59;
-    fields[IDS + 1..].copy_from_slice(&now.to_le_bytes());
     if span.is_valid() {
-        out.extend_from_slice(&fields);
-    } else {
-        out.extend_from_slice(&fields[IDS..]);
+        out.extend_from_slice(&ids(span));
     }
+    otlp::fixed64(out, 0x59, now);
+}
+
+/// Writes `severity_number` and `severity_text`: texts whose lengths are known when this is compiled.
+fn severity(out: &mut Vec<u8>, level: Level) {
+    match level {
+        Level::TRACE => out.extend_from_slice(b"\x10\x01\x1a\x05TRACE"),
+        Level::DEBUG => out.extend_from_slice(b"\x10\x05\x1a\x05DEBUG"),
+        Level::WARN => out.extend_from_slice(b"\x10\x0d\x1a\x04WARN"),
+        Level::ERROR => out.extend_from_slice(b"\x10\x11\x1a\x05ERROR"),
+        _ => out.extend_from_slice(b"\x10\x09\x1a\x04INFO"),
+    }
+}
+
+/// Flags, trace and span: one copy.
+fn ids(span: &SpanContext) -> [u8; 5 + 18 + 10] {
+    let mut out = [0; 33];
+    out[0] = 0x45;
+    out[1..5].copy_from_slice(&(span.flags & 0xff).to_le_bytes());
+    out[5] = 0x4a;
+    out[6] = 16;
+    out[7..23].copy_from_slice(&span.trace_id);
+    out[23] = 0x52;
+    out[24] = 8;
+    out[25..].copy_from_slice(&span.span_id);
+    out
 }
 
 #[cfg(test)]

@@ -67,14 +67,14 @@ pub(crate) fn number_if_any(out: &mut Vec<u8>, tag: u8, number: u64) {
 
 /// Writes eight bytes, little endian.
 pub(crate) fn fixed64(out: &mut Vec<u8>, tag: u8, number: u64) {
-    out.push(tag);
-    out.extend_from_slice(&number.to_le_bytes());
+    let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
+    out.extend_from_slice(&[tag, a, b, c, d, e, f, g, h]);
 }
 
 /// Writes four bytes, little endian.
 pub(crate) fn fixed32(out: &mut Vec<u8>, tag: u8, number: u32) {
-    out.push(tag);
-    out.extend_from_slice(&number.to_le_bytes());
+    let [a, b, c, d] = number.to_le_bytes();
+    out.extend_from_slice(&[tag, a, b, c, d]);
 }
 
 /// Writes a message whose length is known only when it is written, and is expected to be `about` this:

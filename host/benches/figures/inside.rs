@@ -269,7 +269,8 @@ fn one(scene: &Scene<'_>, arm: Arm, what: What, mut callgrind: Callgrind) -> io:
     let times = f64::from(times);
     let each = |count: u64| count as f64 / times;
     let maker = profile.thread_of("work::nanoseconds");
-    let own = each(maker.map_or(0, |thread| thread.instructions));
+    let maker = maker.ok_or_else(|| io::Error::other("no thread is known to have made them"))?;
+    let own = each(maker.instructions);
     let (all, allocations) = (each(profile.instructions()), each(profile.allocations));
     Ok(Counted { arm, what, times, own, all, allocations, profile })
 }

@@ -77,3 +77,12 @@ pub enum CallError {
         timeout: Duration,
     },
 }
+
+/// hyper's "client error (Connect)" and "tcp connect error" say nothing that `Connect` does not.
+pub(crate) fn root_cause(error: impl std::error::Error + Send + Sync + 'static) -> BoxError {
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string().into()
+}

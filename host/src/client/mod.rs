@@ -9,8 +9,8 @@ use http::{Request, Response};
 use plugin_api::Outcome;
 
 pub use self::call_error::CallError;
+pub(crate) use self::call_error::root_cause;
 use self::target::Target;
-pub(crate) use self::target::root_cause;
 use crate::{
     Body,
     layers::{Attempts, within},

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use http::{Request, Response, Uri, Version, header, uri};
-use tower::BoxError;
 
-use super::CallError;
+use super::{CallError, call_error::root_cause};
 use crate::{
     Body,
     config::BaseUrl,
@@ -92,15 +91,6 @@ fn join(base: &BaseUrl, target: &Uri) -> Result<Uri, http::Error> {
     parts.authority = base.authority;
     parts.path_and_query = Some(path);
     Ok(Uri::from_parts(parts)?)
-}
-
-/// hyper's "client error (Connect)" and "tcp connect error" say nothing that `Connect` does not.
-pub(crate) fn root_cause(error: impl std::error::Error + Send + Sync + 'static) -> BoxError {
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string().into()
 }
 
 #[cfg(test)]
