@@ -76,6 +76,7 @@ fn record(clock: &Clock, context: &Context, pipeline: &Pipeline) {
     record.text(names::EXCHANGE_END_REASON, "complete");
     record.end = clock.now();
     pipeline.finish(&record);
+    record.recycle();
 }
 
 /// Nanoseconds for one of `count` calls, in the fastest round.

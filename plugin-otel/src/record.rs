@@ -3,7 +3,7 @@
 //! Whatever has no fixed size is kept as OTLP will have it, in one flat buffer: the end of a span
 //! copies it and allocates nothing.
 
-use std::{cell::RefCell, fmt, ops::Range};
+use std::{cell::RefCell, mem, ops::Range};
 
 use plugin_api::{Context, SpanContext};
 
@@ -31,7 +31,7 @@ const ROOM_FOR_SHORT: usize = 2 * 1024;
 const USUAL_EVENT: usize = 128;
 
 /// One span.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Record {
     /// The span's identity.
     pub(crate) span: SpanContext,
@@ -52,7 +52,7 @@ pub(crate) struct Record {
     /// What went wrong; empty where nothing did, or nothing is known of it.
     pub(crate) status_message: String,
     name: Name,
-    fields: Buffer,
+    fields: Vec<u8>,
     attributes: u32,
     dropped_attributes: u32,
     dropped_links: u32,
@@ -61,9 +61,10 @@ pub(crate) struct Record {
 }
 
 /// Which end of an exchange a span describes. The numbers are OTLP's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Neither end.
+    #[default]
     Internal = 1,
     /// The answering end.
     Server = 2,
@@ -84,18 +85,30 @@ enum Name {
     Written(Range<usize>),
 }
 
+impl Default for Name {
+    fn default() -> Self {
+        Self::Known("")
+    }
+}
+
 impl Record {
-    /// A span that begins at `start`, below `parent` if it has one.
+    /// A span that begins at `start`, below `parent` if it has one. Boxed, because it is large and is
+    /// moved more than once on its way across the boundary.
     pub(crate) fn begin(
         kind: Kind,
         context: &Context,
         parent: Option<&SpanContext>,
         name: &'static str,
         start: u64,
-    ) -> Self {
-        let mut fields = Buffer::take();
-        otlp::bytes_if_any(&mut fields.0, 0x1a, context.tracestate().as_bytes());
-        Self {
+    ) -> Box<Self> {
+        // A thread that ends has none any more, and its last spans get new ones.
+        let kept = KEPT.try_with(|kept| kept.borrow_mut().pop()).ok().flatten();
+        let mut record = kept.unwrap_or_default();
+        let Self { fields, status_message, .. } = &mut *record;
+        let (mut fields, status_message) = (mem::take(fields), mem::take(status_message));
+        fields.reserve(USUAL);
+        otlp::bytes_if_any(&mut fields, 0x1a, context.tracestate().as_bytes());
+        *record = Self {
             span: *context.span(),
             parent_span_id: parent.map_or([0; 8], |parent| parent.span_id),
             parent_is_remote: parent.is_some() && kind == Kind::Server,
@@ -104,7 +117,7 @@ impl Record {
             end: start,
             is_error: false,
             is_ok: false,
-            status_message: String::new(),
+            status_message,
             name: Name::Known(name),
             fields,
             attributes: 0,
@@ -112,12 +125,28 @@ impl Record {
             dropped_links: 0,
             events: 0,
             dropped_events: 0,
+        };
+        record
+    }
+
+    /// Gives its memory to the next span on this thread.
+    pub(crate) fn recycle(mut self: Box<Self>) {
+        if self.fields.capacity() + self.status_message.capacity() > LARGEST_KEPT {
+            return;
         }
+        self.fields.clear();
+        self.status_message.clear();
+        _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() < MOST_KEPT {
+                kept.push(self);
+            }
+        });
     }
 
     /// Changes the name; the new one comes in parts.
     pub(crate) fn rename(&mut self, parts: &[&str]) {
-        let fields = &mut self.fields.0;
+        let fields = &mut self.fields;
         if let Name::Written(place) = &self.name {
             fields.drain(place.clone());
         }
@@ -140,12 +169,12 @@ impl Record {
     /// Fields of the `Span` message, ready to be sent: trace state, attributes, links, and the name
     /// if [`Record::name`] has none.
     pub(crate) fn fields(&self) -> &[u8] {
-        &self.fields.0
+        &self.fields
     }
 
     /// About how much memory it takes.
     pub(crate) const fn bytes(&self) -> usize {
-        size_of::<Self>() + self.fields.0.capacity()
+        size_of::<Self>() + self.fields.capacity()
     }
 
     /// How many attributes, events and links found no room.
@@ -220,7 +249,7 @@ impl Record {
 
     /// Adds so many attributes that are encoded already, all of them or none.
     pub(crate) fn encoded(&mut self, attributes: u32, bytes: &[u8]) {
-        let fields = &mut self.fields.0;
+        let fields = &mut self.fields;
         if self.attributes + attributes > MOST_ATTRIBUTES || fields.len() + bytes.len() > MOST_BYTES
         {
             self.dropped_attributes += attributes;
@@ -232,8 +261,8 @@ impl Record {
 
     /// Adds a link to the span of another trace, or of this one, with a few attributes.
     pub(crate) fn link(&mut self, to: &Link<'_>, attributes: &[(&str, &str)]) {
-        let start = self.fields.0.len();
-        otlp::message(&mut self.fields.0, LINK, 0, |out| {
+        let start = self.fields.len();
+        otlp::message(&mut self.fields, LINK, 0, |out| {
             otlp::bytes(out, 0x0a, &to.span.trace_id);
             otlp::bytes(out, 0x12, &to.span.span_id);
             otlp::bytes_if_any(out, 0x1a, to.tracestate.as_bytes());
@@ -242,8 +271,8 @@ impl Record {
             }
             otlp::fixed32(out, 0x35, flags(to.span.flags, to.is_remote));
         });
-        if self.fields.0.len() > MOST_BYTES {
-            self.fields.0.truncate(start);
+        if self.fields.len() > MOST_BYTES {
+            self.fields.truncate(start);
             self.dropped_links += 1;
         }
     }
@@ -251,18 +280,18 @@ impl Record {
     /// Adds something that happened at this time, in nanoseconds since the Unix epoch; `write` adds
     /// its attributes.
     pub(crate) fn event(&mut self, name: &str, time: u64, write: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.fields.0.len();
+        let start = self.fields.len();
         if self.events < MOST_EVENTS {
-            otlp::message(&mut self.fields.0, EVENT, USUAL_EVENT, |out| {
+            otlp::message(&mut self.fields, EVENT, USUAL_EVENT, |out| {
                 otlp::fixed64(out, 0x09, time);
                 otlp::bytes_if_any(out, 0x12, name.as_bytes());
                 write(out);
             });
         }
-        if self.events < MOST_EVENTS && self.fields.0.len() <= MOST_BYTES {
+        if self.events < MOST_EVENTS && self.fields.len() <= MOST_BYTES {
             self.events += 1;
         } else {
-            self.fields.0.truncate(start);
+            self.fields.truncate(start);
             self.dropped_events += 1;
         }
     }
@@ -270,7 +299,7 @@ impl Record {
     /// The place for an attribute of this length, if there is one.
     #[inline]
     fn attribute(&mut self, length: usize) -> Option<&mut Vec<u8>> {
-        let fields = &mut self.fields.0;
+        let fields = &mut self.fields;
         let most = if length > SHORT { MOST_BYTES - ROOM_FOR_SHORT } else { MOST_BYTES };
         if self.attributes >= MOST_ATTRIBUTES || fields.len() + length > most {
             self.dropped_attributes += 1;
@@ -307,46 +336,16 @@ pub(crate) const fn flags(w3c: u32, is_remote: bool) -> u32 {
     (w3c & 0xff) | HAS_IS_REMOTE | if is_remote { IS_REMOTE } else { 0 }
 }
 
-/// How many buffers a thread keeps for the next spans.
+/// How many records a thread keeps for the next spans.
 const MOST_KEPT: usize = 64;
-/// A new buffer holds the fields of a usual span.
+/// A record has room for the fields of a usual span.
 const USUAL: usize = 512;
-/// A buffer that has grown beyond is not kept.
+/// A record that has grown beyond is not kept.
 const LARGEST_KEPT: usize = 4096;
 
+/// Boxed, because a record goes from here to its span and back and is not copied.
+type Records = Vec<Box<Record>>;
+
 thread_local! {
-    static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A buffer that goes back to where the next span on this thread finds it.
-struct Buffer(Vec<u8>);
-
-impl Buffer {
-    fn take() -> Self {
-        // A thread that ends has no buffers any more, and its last spans get new ones.
-        let kept = KEPT.try_with(|kept| kept.borrow_mut().pop()).ok().flatten();
-        Self(kept.unwrap_or_else(|| Vec::with_capacity(USUAL)))
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        if self.0.capacity() > LARGEST_KEPT {
-            return;
-        }
-        let mut buffer = std::mem::take(&mut self.0);
-        buffer.clear();
-        _ = KEPT.try_with(|kept| {
-            let mut kept = kept.borrow_mut();
-            if kept.len() < MOST_KEPT {
-                kept.push(buffer);
-            }
-        });
-    }
-}
-
-impl fmt::Debug for Buffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
-    }
+    static KEPT: RefCell<Records> = const { RefCell::new(Records::new()) };
 }

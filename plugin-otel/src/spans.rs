@@ -4,7 +4,7 @@
 //! `otel.status_code` and `otel.status_description`. An event of level ERROR makes the status Error; one
 //! that has an `error` and no message is the exception that ended the span.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{mem, sync::Arc};
 
 use plugin_api::{
     Context, Level,
@@ -22,53 +22,10 @@ use crate::{
 /// A span of the host's code; over when it is dropped.
 #[derive(Debug)]
 pub(crate) struct LocalSpan {
-    slot: Slot,
+    /// `None` once it is handed over.
+    record: Option<Box<Record>>,
+    follow: Follow,
     tracing: Arc<Tracing>,
-}
-
-/// A record that is open, and why it is.
-type Open = (Record, Follow);
-
-/// Where a record is from the beginning to the end of its span: it is large, and a span is moved more
-/// than once on its way across the boundary.
-#[derive(Debug)]
-struct Slot(Option<Box<Option<Open>>>);
-
-/// How many slots a thread keeps for the next spans.
-const MOST_KEPT: usize = 64;
-
-/// Boxed, because a slot goes from here to its span and back and is not copied.
-type Slots = Vec<Box<Option<Open>>>;
-
-thread_local! {
-    static KEPT: RefCell<Slots> = const { RefCell::new(Slots::new()) };
-}
-
-impl Slot {
-    /// An empty one.
-    fn take() -> Self {
-        // Where a thread ends nothing is kept any more.
-        let kept = KEPT.try_with(|kept| kept.borrow_mut().pop()).ok().flatten();
-        Self(Some(kept.unwrap_or_default()))
-    }
-
-    fn record(&mut self) -> Option<&mut Record> {
-        let (record, _) = self.0.as_mut()?.as_mut().as_mut()?;
-        Some(record)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let Some(mut slot) = self.0.take() else { return };
-        *slot = None;
-        _ = KEPT.try_with(|kept| {
-            let mut kept = kept.borrow_mut();
-            if kept.len() < MOST_KEPT {
-                kept.push(slot);
-            }
-        });
-    }
 }
 
 impl LocalSpan {
@@ -84,15 +41,12 @@ impl LocalSpan {
         let now = tracing.clock.now();
         let parent = Some(parent.span()).filter(|parent| parent.is_valid());
         let callsite = head.callsite();
-        let mut slot = Slot::take();
-        if let Some(slot) = &mut slot.0 {
-            let record = Record::begin(Kind::Internal, &context, parent, callsite.name(), now);
-            let (record, _) = slot.insert((record, follow));
-            callsite::record(record, callsite);
-            tell(record, head.fields());
-        }
-        tracing.pipeline.began();
-        Begun { context, span: Some(Self { slot, tracing: Arc::clone(tracing) }) }
+        let mut record = Record::begin(Kind::Internal, &context, parent, callsite.name(), now);
+        callsite::record(&mut record, callsite);
+        tell(&mut record, head.fields());
+        tracing.begun(&follow);
+        let span = Self { record: Some(record), follow, tracing: Arc::clone(tracing) };
+        Begun { context, span: Some(span) }
     }
 }
 
@@ -114,13 +68,13 @@ fn tell(record: &mut Record, fields: Fields<'_>) {
 
 impl Span for LocalSpan {
     fn on_record(&mut self, fields: Fields<'_>) {
-        if let Some(record) = self.slot.record() {
+        if let Some(record) = &mut self.record {
             tell(record, fields);
         }
     }
 
     fn on_event(&mut self, event: &Event<'_>) {
-        let Some(record) = self.slot.record() else { return };
+        let Some(record) = &mut self.record else { return };
         let level = event.callsite().level();
         record.is_error |= level == Level::ERROR && !record.is_ok;
         let exception = exception(event);
@@ -151,7 +105,7 @@ impl Span for LocalSpan {
     }
 
     fn on_follows_from(&mut self, context: &Context) {
-        if let Some(record) = self.slot.record() {
+        if let Some(record) = &mut self.record {
             let (span, tracestate) = (context.span(), context.tracestate());
             record.link(&Link { span, tracestate, is_remote: false }, &[]);
         }
@@ -160,16 +114,11 @@ impl Span for LocalSpan {
 
 impl Drop for LocalSpan {
     fn drop(&mut self) {
-        let Some(open) = &mut self.slot.0 else { return };
-        let Some((record, follow)) = &mut **open else { return };
+        let Some(mut record) = self.record.take() else { return };
         // The wall clock may be set meanwhile, and a span must not end before it starts.
         record.end = self.tracing.clock.now().max(record.start);
-        if let Follow::Sampled = follow {
-            self.tracing.pipeline.ended();
-            self.tracing.pipeline.finish(record);
-        } else if let Some((record, follow)) = open.take() {
-            self.tracing.finish(record, follow);
-        }
+        let follow = mem::replace(&mut self.follow, Follow::Sampled);
+        self.tracing.finish(record, follow);
     }
 }
 

@@ -167,22 +167,29 @@ impl Tracing {
         (span, Some(Follow::Held(hold.parent(span.span_id))))
     }
 
-    /// Takes a sampled span that is over.
-    pub(crate) fn finish_sampled(&self, record: &Record) {
-        self.pipeline.ended();
-        self.pipeline.finish(record);
+    /// A span is recorded from now on.
+    pub(crate) fn begun(&self, follow: &Follow) {
+        if let Follow::Held(_) = follow {
+            self.pipeline.held();
+        }
     }
 
     /// Takes a span that is over.
-    pub(crate) fn finish(&self, record: Record, follow: Follow) {
-        let hold = match follow {
-            Follow::Sampled => return self.finish_sampled(&record),
-            Follow::Held(hold) => hold,
-        };
-        self.pipeline.ended();
-        hold.settle(record, |record| {
-            self.pipeline.kept();
-            self.pipeline.finish(&record);
-        });
+    pub(crate) fn finish(&self, record: Box<Record>, follow: Follow) {
+        match follow {
+            Follow::Sampled => self.export(record),
+            Follow::Held(hold) => {
+                self.pipeline.released();
+                hold.settle(record, |record| {
+                    self.pipeline.kept();
+                    self.export(record);
+                });
+            }
+        }
+    }
+
+    fn export(&self, record: Box<Record>) {
+        self.pipeline.finish(&record);
+        record.recycle();
     }
 }

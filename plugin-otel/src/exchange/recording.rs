@@ -1,6 +1,6 @@
 //! A span under way.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use plugin_api::{Context, End, Header, Outcome, Peer, ResponseHead, Version};
 
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Recording {
     /// `None` once it is handed over.
-    record: Option<Record>,
+    record: Option<Box<Record>>,
     pub(super) tracing: Arc<Tracing>,
     /// The context of the span.
     pub(super) context: Context,
@@ -33,10 +33,10 @@ impl Recording {
     pub(super) fn begin(
         tracing: &Arc<Tracing>,
         context: &Context,
-        record: Record,
+        record: Box<Record>,
         follow: Follow,
     ) -> Self {
-        tracing.pipeline.began();
+        tracing.begun(&follow);
         Self {
             record: Some(record),
             tracing: Arc::clone(tracing),
@@ -165,7 +165,7 @@ impl Recording {
 
     /// The end, at this time of the monotonic clock where that is told.
     pub(super) fn finish(&mut self, outcome: Outcome, monotonic: Option<u64>) {
-        let Some(record) = &mut self.record else { return };
+        let Some(mut record) = self.record.take() else { return };
         let (reason, fault) = end::describe(outcome);
         record.text(semconv::EXCHANGE_END_REASON, reason);
         let mut grpc_error = None;
@@ -185,14 +185,8 @@ impl Recording {
         }
         // The wall clock may be set meanwhile, and a span must not end before it starts.
         record.end = self.tracing.clock.told(monotonic).max(record.start);
-        // A record is large: the usual one is handed over where it is.
-        if let Follow::Sampled = self.follow {
-            self.tracing.finish_sampled(record);
-            self.record = None;
-        } else if let Some(record) = self.record.take() {
-            let follow = std::mem::replace(&mut self.follow, Follow::Sampled);
-            self.tracing.finish(record, follow);
-        }
+        let follow = mem::replace(&mut self.follow, Follow::Sampled);
+        self.tracing.finish(record, follow);
     }
 }
 

@@ -31,13 +31,16 @@ pub(crate) struct Tail {
     dropped: AtomicU64,
 }
 
+/// Those of one request, as each was begun.
+type Records = Vec<Box<Record>>;
+
 /// The spans of one request that wait for its end.
 #[derive(Debug)]
 struct Held(Mutex<State>);
 
 #[derive(Debug)]
 enum State {
-    Open(Vec<Record>),
+    Open(Records),
     Kept,
     Discarded,
 }
@@ -157,7 +160,7 @@ impl Hold {
     }
 
     /// Takes the span, which is over, and tells `export` those that are now to be exported.
-    pub(super) fn settle(self, record: Record, export: impl FnMut(Record)) {
+    pub(super) fn settle(self, record: Box<Record>, export: impl FnMut(Box<Record>)) {
         if let Role::Root(id) | Role::Parent(id) = self.role {
             lock(self.tail.shard(id)).remove(&id);
         }
@@ -167,19 +170,22 @@ impl Hold {
         }
     }
 
-    fn decide(self, root: Record, mut export: impl FnMut(Record)) {
+    fn decide(self, root: Box<Record>, mut export: impl FnMut(Box<Record>)) {
         let keeps = self.tail.keeps(&root);
         let decided = if keeps { State::Kept } else { State::Discarded };
         let was = std::mem::replace(&mut *lock(&self.held.0), decided);
         let State::Open(spans) = was else { return };
-        self.tail.release(spans.len() + 1, spans.iter().map(Record::bytes).sum());
-        if keeps {
-            spans.into_iter().for_each(&mut export);
-            export(root);
+        self.tail.release(spans.len() + 1, spans.iter().map(|span| span.bytes()).sum());
+        for span in spans.into_iter().chain([root]) {
+            if keeps {
+                export(span);
+            } else {
+                span.recycle();
+            }
         }
     }
 
-    fn wait(self, record: Record, mut export: impl FnMut(Record)) {
+    fn wait(self, record: Box<Record>, mut export: impl FnMut(Box<Record>)) {
         let mut state = lock(&self.held.0);
         match &mut *state {
             State::Open(spans) => {
@@ -191,7 +197,7 @@ impl Hold {
                 drop(state);
                 export(record);
             }
-            State::Discarded => {}
+            State::Discarded => record.recycle(),
         }
     }
 }
@@ -210,7 +216,7 @@ mod tests {
     }
 
     /// A span that lasted this long.
-    fn span(id: u8, nanos: u64, is_error: bool) -> Record {
+    fn span(id: u8, nanos: u64, is_error: bool) -> Box<Record> {
         let context = Context::new(SpanContext::new([7; 16], [id; 8], 0));
         let mut record = Record::begin(Kind::Server, &context, None, "GET", 1_000);
         (record.end, record.is_error) = (1_000 + nanos, is_error);
@@ -218,7 +224,7 @@ mod tests {
     }
 
     /// The ids of the spans that are exported when this one ends.
-    fn settle(hold: Hold, record: Record) -> Vec<u8> {
+    fn settle(hold: Hold, record: Box<Record>) -> Vec<u8> {
         let mut exported = Vec::new();
         hold.settle(record, |record| exported.push(record.span.span_id[0]));
         exported

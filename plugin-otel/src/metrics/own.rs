@@ -237,9 +237,8 @@ mod tests {
         let config = config("always_on");
         let (pipeline, _exporter) = pipeline(&config, &Journal::default());
         let own = Own::new(&config.traces, &pipeline);
-        pipeline.started(true);
+        (0..3).for_each(|_| pipeline.started(true));
         pipeline.started(false);
-        pipeline.began();
         pipeline.finish_encoded(1, Vec::new());
         pipeline.flush(PATIENCE).unwrap();
         pipeline.finish_encoded(1, vec![0; 16]);
@@ -254,7 +253,7 @@ mod tests {
             ("otel.sdk.processor.span.queue.size batching_span_processor/0", 1.0),
             ("otel.sdk.span.live RECORD_AND_SAMPLE", 1.0),
             ("otel.sdk.span.started DROP", 1.0),
-            ("otel.sdk.span.started RECORD_AND_SAMPLE", 1.0),
+            ("otel.sdk.span.started RECORD_AND_SAMPLE", 3.0),
         ];
         let wanted: BTreeMap<_, _> =
             wanted.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();

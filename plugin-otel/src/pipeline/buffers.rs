@@ -88,10 +88,13 @@ pub(super) struct Buffers {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shard {
-    started: AtomicU64,
+    /// Spans begun and not sampled.
+    unsampled: AtomicU64,
+    /// Spans begun and sampled, and those that were kept.
     sampled: AtomicU64,
-    /// Spans may end on another thread than they began on, so one of these alone may be below zero.
-    live: AtomicI64,
+    /// Spans that wait unsampled. They may end on another thread than they began on, so one of these
+    /// alone may be below zero, as `unsampled` may.
+    held: AtomicI64,
     open: Mutex<Open>,
 }
 
@@ -152,28 +155,28 @@ impl Buffers {
         (self.budget.items.most(), self.budget.bytes.most())
     }
 
-    /// Counts a span that begins.
+    /// Counts a span that begins. One that is sampled is under way until it is pushed.
     pub(super) fn started(&self, is_sampled: bool) {
         let shard = self.mine();
-        shard.started.fetch_add(1, Ordering::Relaxed);
-        if is_sampled {
-            shard.sampled.fetch_add(1, Ordering::Relaxed);
-        }
+        let counter = if is_sampled { &shard.sampled } else { &shard.unsampled };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a span that was not sampled and is recorded all the same.
+    /// Counts a span that was not sampled and is pushed all the same.
     pub(super) fn kept(&self) {
-        self.mine().sampled.fetch_add(1, Ordering::Relaxed);
+        let shard = self.mine();
+        shard.sampled.fetch_add(1, Ordering::Relaxed);
+        shard.unsampled.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts a span that is recorded from now on.
-    pub(super) fn began(&self) {
-        self.mine().live.fetch_add(1, Ordering::Relaxed);
+    /// Counts a span that is recorded from now on and not sampled.
+    pub(super) fn held(&self) {
+        self.mine().held.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a span that is recorded no more.
-    pub(super) fn ended(&self) {
-        self.mine().live.fetch_sub(1, Ordering::Relaxed);
+    /// Counts such a span that is recorded no more.
+    pub(super) fn released(&self) {
+        self.mine().held.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Adds an item of `most` bytes at most, which `write` appends. Never blocks for longer than it
@@ -270,17 +273,22 @@ impl Buffers {
     /// The counters now.
     pub(super) fn made(&self) -> Made {
         let mut made = Made::default();
-        let mut live = 0;
+        // What has ended is read first: what ends meanwhile counts as under way.
         for shard in &self.shards {
             let open = shard.lock();
             made.accepted += open.accepted;
             made.dropped += open.dropped;
-            drop(open);
-            made.started += shard.started.load(Ordering::Relaxed);
-            made.sampled += shard.sampled.load(Ordering::Relaxed);
-            live += shard.live.load(Ordering::Relaxed);
         }
-        made.live = live.try_into().unwrap_or_default();
+        let (mut unsampled, mut held) = (0_u64, 0_i64);
+        for shard in &self.shards {
+            made.sampled += shard.sampled.load(Ordering::Relaxed);
+            unsampled = unsampled.wrapping_add(shard.unsampled.load(Ordering::Relaxed));
+            held += shard.held.load(Ordering::Relaxed);
+        }
+        made.started = made.sampled.wrapping_add(unsampled);
+        // Log records and metrics are never begun.
+        let sampled = made.sampled.saturating_sub(made.accepted + made.dropped);
+        made.live = sampled.saturating_add_signed(held);
         made
     }
 }

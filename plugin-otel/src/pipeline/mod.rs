@@ -177,7 +177,7 @@ impl Pipeline {
         drop(self.runtime.spawn(task));
     }
 
-    /// Counts a span that begins.
+    /// Counts a span that begins. One that is sampled is under way until it is finished.
     pub(crate) fn started(&self, is_sampled: bool) {
         self.shared.buffers.started(is_sampled);
     }
@@ -187,14 +187,14 @@ impl Pipeline {
         self.shared.buffers.kept();
     }
 
-    /// Counts a span that is recorded from now on.
-    pub(crate) fn began(&self) {
-        self.shared.buffers.began();
+    /// Counts a span that is recorded from now on and not sampled.
+    pub(crate) fn held(&self) {
+        self.shared.buffers.held();
     }
 
-    /// Counts a span that is recorded no more, exported or not.
-    pub(crate) fn ended(&self) {
-        self.shared.buffers.ended();
+    /// Counts such a span that is recorded no more, exported or not.
+    pub(crate) fn released(&self) {
+        self.shared.buffers.released();
     }
 
     /// Takes a span that is over. Never blocks; drops and counts it when there is no room.

@@ -16,7 +16,7 @@ use crate::{
 /// A delay that no test lives to see: what happens, happens for another reason.
 const NEVER: Duration = Duration::from_secs(3600);
 
-fn record() -> Record {
+fn record() -> Box<Record> {
     let context = Context::new(SpanContext::new([1; 16], [2; 8], 1));
     Record::begin(Kind::Server, &context, None, "GET", 1)
 }
