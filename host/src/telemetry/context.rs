@@ -85,14 +85,20 @@ pub(crate) fn exit_span(span: u64) {
     _ = CURRENT.try_with(|current| {
         let mut slot = current.borrow_mut();
         let Some(current) = &mut *slot else { return };
-        let Some(place) = current.entered.iter().rposition(|entered| entered.span == span) else {
+        // Nearly always it is the innermost one.
+        if let Some(Entered { around, .. }) = current.entered.pop_if(|entered| entered.span == span)
+        {
+            match around {
+                Some(around) => current.context = around,
+                None => *slot = None,
+            }
             return;
-        };
-        let Entered { around, .. } = current.entered.remove(place);
-        match (current.entered.get_mut(place), around) {
-            (Some(above), around) => above.around = around,
-            (None, Some(around)) => current.context = around,
-            (None, None) => *slot = None,
+        }
+        let place = current.entered.iter().rposition(|entered| entered.span == span);
+        if let Some(place) = place {
+            let Entered { around, .. } = current.entered.remove(place);
+            // There is one above, or it would be the innermost one.
+            current.entered[place].around = around;
         }
     });
 }

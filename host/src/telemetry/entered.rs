@@ -26,7 +26,10 @@ pub(super) fn push(id: &Id, unlogged: Unlogged) {
 pub(super) fn remove(id: &Id) {
     _ = ENTERED.try_with(|entered| {
         let mut entered = entered.borrow_mut();
-        if let Some(place) = entered.iter().rposition(|(one, _)| one == id) {
+        // Nearly always it is.
+        if entered.pop_if(|(one, _)| one == id).is_none()
+            && let Some(place) = entered.iter().rposition(|(one, _)| one == id)
+        {
             entered.remove(place);
         }
     });

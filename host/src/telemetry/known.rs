@@ -5,7 +5,7 @@
 //! log does not want is here alone, by an id of [`ids`].
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -78,12 +78,14 @@ impl Spans {
     /// free again: the plugin, which hears of it, may log.
     pub(super) fn drop_handle(&self, id: &Id) -> Option<Known> {
         let mut open = self.open(id);
-        let counted = open.get_mut(&id.into_u64())?;
-        if counted.clones == 0 {
-            return open.remove(&id.into_u64()).map(|counted| counted.known);
+        let Entry::Occupied(mut entry) = open.entry(id.into_u64()) else { return None };
+        match entry.get().clones {
+            0 => Some(entry.remove().known),
+            clones => {
+                entry.get_mut().clones = clones - 1;
+                None
+            }
         }
-        counted.clones -= 1;
-        None
     }
 
     fn open(&self, id: &Id) -> MutexGuard<'_, Open> {

@@ -49,7 +49,8 @@ pub(super) fn record(record: &Record, content: usize, out: &mut Vec<u8>) {
     otlp::head(out, SPAN, content);
     out.extend_from_slice(&fixed(record));
     if record.parent_span_id != [0; 8] {
-        otlp::bytes(out, 0x22, &record.parent_span_id);
+        let [a, b, c, d, e, f, g, h] = record.parent_span_id;
+        out.extend_from_slice(&[0x22, 8, a, b, c, d, e, f, g, h]);
     }
     if let Some(name) = record.name() {
         otlp::bytes(out, NAME, name.as_bytes());
