@@ -1,57 +1,13 @@
 //! Metrics as Prometheus reads them: its text format 0.0.4, and OpenMetrics 1.0.
-//!
-//! Names follow OpenTelemetry's rules for Prometheus: what a name may not hold is `_`, the unit is
-//! spelled out behind it, and a counter ends with `_total`.
 
 use std::fmt::{self, Write as _};
 
-use http::{HeaderMap, header};
 use plugin_api::metrics::{Attribute, AttributeValue, Exemplar, Metric, MetricKind, Point};
 
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// Prometheus' text format.
-    Text,
-    /// OpenMetrics, which has exemplars.
-    OpenMetrics,
-}
-
-impl Format {
-    /// What these headers of a request accept most, RFC 9110, section 12.5.1: text, if in doubt.
-    pub(crate) fn accepted_by(headers: &HeaderMap) -> Self {
-        let (mut text, mut open_metrics) = (0.0, 0.0);
-        let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        for range in values.flat_map(|value| value.split(',')) {
-            let mut parts = range.split(';').map(str::trim);
-            let best = match parts.next() {
-                Some("application/openmetrics-text") => &mut open_metrics,
-                Some("text/plain" | "text/*" | "*/*") => &mut text,
-                _ => continue,
-            };
-            let weight = parts.find_map(|part| part.strip_prefix("q="));
-            let weight = weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
-            *best = f64::max(*best, weight);
-        }
-        if open_metrics > 0.0 && open_metrics >= text { Self::OpenMetrics } else { Self::Text }
-    }
-
-    /// What stands at the end of a whole text.
-    pub(crate) const fn end(self) -> &'static str {
-        match self {
-            Self::Text => "",
-            Self::OpenMetrics => "# EOF\n",
-        }
-    }
-
-    /// The media type of the answer.
-    pub(crate) const fn content_type(self) -> &'static str {
-        match self {
-            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        }
-    }
-}
+use super::{
+    format::Format,
+    names::{name, unit, word},
+};
 
 /// A text that grows by a metric at a time.
 #[derive(Debug)]
@@ -162,43 +118,6 @@ const fn kind(kind: MetricKind) -> &'static str {
         // Prometheus has one word for what grows and shrinks.
         _ => "gauge",
     }
-}
-
-/// The unit as it is spelled out; empty where there is none.
-fn unit(metric: &Metric<'_>) -> &'static str {
-    match metric.unit() {
-        "s" => "seconds",
-        "ms" => "milliseconds",
-        "By" => "bytes",
-        "1" if metric.kind() == MetricKind::GAUGE => "ratio",
-        // `{request}` is a remark.
-        _ => "",
-    }
-}
-
-fn name(name: &str, unit: &str) -> String {
-    let mut text = word(name);
-    if !unit.is_empty() && !text.ends_with(unit) {
-        text.push('_');
-        text.push_str(unit);
-    }
-    text
-}
-
-/// The name of a metric or a label: letters, digits and single `_`, no digit first.
-fn word(text: &str) -> String {
-    let mut word = String::with_capacity(text.len());
-    if text.starts_with(|c: char| c.is_ascii_digit()) {
-        word.push('_');
-    }
-    for c in text.chars() {
-        if c.is_ascii_alphanumeric() {
-            word.push(c);
-        } else if !word.ends_with('_') {
-            word.push('_');
-        }
-    }
-    word
 }
 
 /// `{a="b"}`, or nothing where there is none.
@@ -327,46 +246,6 @@ http_server_request_duration_seconds_count{http_route="/a",n="2"} 3
     }
 
     #[test]
-    fn names_and_units_are_those_of_prometheus() {
-        for (kind, from, unit_of, wanted) in [
-            (MetricKind::GAUGE, "process.memory.usage", "By", "process_memory_usage_bytes"),
-            (MetricKind::GAUGE, "a.seconds", "s", "a_seconds"),
-            (MetricKind::GAUGE, "cpu.utilization", "1", "cpu_utilization_ratio"),
-            (MetricKind::COUNTER, "cpu.utilization", "1", "cpu_utilization"),
-            (
-                MetricKind::GAUGE,
-                "http.server.active_requests",
-                "{request}",
-                "http_server_active_requests",
-            ),
-            (MetricKind::GAUGE, "9..é-x", "parsecs", "_9_x"),
-        ] {
-            let metric = Metric::new(kind, from, unit_of, "");
-            assert_eq!(name(metric.name(), unit(&metric)), wanted);
-        }
-    }
-
-    #[test]
-    fn the_format_is_the_one_that_is_accepted_most() {
-        for (accept, format) in [
-            ("", Format::Text),
-            ("*/*", Format::Text),
-            ("application/openmetrics-text; version=1.0.0", Format::OpenMetrics),
-            (
-                "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
-                Format::OpenMetrics,
-            ),
-            ("application/openmetrics-text;q=0.5, text/plain", Format::Text),
-            ("application/openmetrics-text;q=0", Format::Text),
-            ("application/openmetrics-text;q=x", Format::Text),
-        ] {
-            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
-            assert_eq!(Format::accepted_by(&headers), format, "{accept}");
-        }
-        assert_eq!(Format::accepted_by(&HeaderMap::new()), Format::Text);
-    }
-
-    #[test]
     fn the_target_is_known_by_its_resource() {
         let resource = [Attribute::text("service.name", "front")];
         for (format, head) in [
@@ -410,14 +289,6 @@ http_server_request_duration_seconds_count{http_route="/a",n="2"} 3
             prop_assert!(!label.contains('\n'));
             let read: f64 = read.parse().unwrap();
             prop_assert!(read == number || (read.is_nan() && number.is_nan()));
-        }
-
-        #[test]
-        fn any_name_is_one_that_prometheus_takes(text in ".{1,20}") {
-            let word = word(&text);
-            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            prop_assert!(word.chars().all(is_name), "{}", word);
-            prop_assert!(!word.starts_with(|c: char| c.is_ascii_digit()), "{}", word);
         }
     }
 }

@@ -7,8 +7,10 @@
 mod calls;
 mod discovery;
 mod exposition;
+mod format;
 mod histogram;
 mod method;
+mod names;
 mod process;
 mod requests;
 mod series;
@@ -28,7 +30,8 @@ use tokio::sync::watch;
 use self::discovery::Discovery;
 pub(crate) use self::{
     calls::{Call, Calls},
-    exposition::{Exposition, Format},
+    exposition::Exposition,
+    format::Format,
     requests::{Request, Requests},
     traffic::{Ticket, Traffic},
 };

@@ -276,6 +276,12 @@ mod tests {
         }
     }
 
+    /// What this gives, which is no long wait where all is well.
+    async fn soon<T>(future: impl Future<Output = T>) -> T {
+        let patience = Duration::from_secs(10);
+        tokio::time::timeout(patience, future).await.expect("over within ten seconds")
+    }
+
     /// A client of each version.
     fn clients() -> [Client<HttpConnector, Body>; 2] {
         [false, true].map(|http2| {
@@ -304,12 +310,12 @@ mod tests {
             running.journal.until("serve GET").await;
 
             let (journal, draining) = running.stop().await;
-            draining.cut().await;
+            soon(draining.cut()).await;
             let mut told = journal.take();
             told.sort();
             assert_eq!(told, ["end stopped 0 0", "end stopped 0 3"]);
-            assert!(body.collect().await.is_err());
-            assert!(never.await.unwrap().is_err());
+            assert!(soon(body.collect()).await.is_err());
+            assert!(soon(never).await.unwrap().is_err());
         }
     }
 
@@ -343,7 +349,7 @@ mod tests {
     async fn pass(from: &mut TcpStream, to: &mut TcpStream, text: &str) {
         from.write_all(text.as_bytes()).await.unwrap();
         let mut passed = vec![0; text.len()];
-        to.read_exact(&mut passed).await.unwrap();
+        soon(to.read_exact(&mut passed)).await.unwrap();
         assert_eq!(String::from_utf8(passed).unwrap(), text);
     }
 
@@ -354,11 +360,11 @@ mod tests {
         pass(&mut client, &mut other, "ping").await;
         pass(&mut other, &mut client, "pong!").await;
         client.shutdown().await.unwrap();
-        assert_eq!(other.read(&mut [0]).await.unwrap(), 0, "the end is passed on");
+        assert_eq!(soon(other.read(&mut [0])).await.unwrap(), 0, "the end is passed on");
         pass(&mut other, &mut client, "and more").await;
         assert_eq!(running.journal.take(), [""; 0], "half of it is still open");
         drop(other);
-        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(soon(client.read(&mut [0])).await.unwrap(), 0);
         assert_eq!(running.journal.until("tunnel").await, ["tunnel: end complete 4 13"]);
     }
 
@@ -382,12 +388,12 @@ mod tests {
         let running = Running::start(tower::service_fn(connect)).await;
         let (mut client, mut other) = tunnel(&running).await;
         let (journal, mut draining) = running.stop().await;
-        draining.drain(Duration::from_secs(10)).await;
+        soon(draining.drain(Duration::from_secs(10))).await;
         pass(&mut client, &mut other, "still there").await;
         assert_eq!(draining.tunnels().open(), 1);
-        draining.cut().await;
+        soon(draining.cut()).await;
         assert_eq!(journal.take(), ["tunnel: end stopped 11 0"]);
-        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(soon(client.read(&mut [0])).await.unwrap(), 0);
     }
 
     #[tokio::test]

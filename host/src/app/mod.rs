@@ -1,4 +1,7 @@
-//! The order of a start and of a stop, one screen.
+//! The order of a start, one screen.
+
+mod load;
+mod stop;
 
 use std::{
     convert::Infallible,
@@ -14,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 use tower::{BoxError, service_fn};
 
+use self::stop::{stop, stop_plugin};
 use crate::{
     Body, Client, Error, Identity, Plugin,
     admin::{Admin, Phase, Started},
@@ -22,25 +26,15 @@ use crate::{
     layers::StackHooks,
     live::LiveSettings,
     metrics::Metrics,
-    plugin::{self, LoadError},
-    server::{Draining, Server},
+    server::Server,
     shutdown::{Signals, Stopped},
     stack::{ClientStack, Directory, Handler, Sealed, SealedServerStack, ServerStack},
     telemetry::bridge::BRIDGE,
     tls::{ServerFiles, TlsError},
 };
 
-/// The most time that a plugin has to start.
-const MOST_LOADING: Duration = Duration::from_secs(10);
-
 /// How long past its timeout a plugin that keeps none is waited for.
 const PLUGIN_GRACE: Duration = Duration::from_millis(500);
-
-/// How long what is cut may take to be gone; a handler that never yields would take for ever.
-const CUT_GRACE: Duration = Duration::from_secs(1);
-
-/// The least time that a plugin has to flush, also when the drain took all of its own.
-const LEAST_FLUSH: Duration = Duration::from_secs(2);
 
 /// A host that is not started yet.
 #[derive(Debug)]
@@ -266,55 +260,6 @@ impl App {
     fn wrong_file(&self, section: &str, error: &TlsError) -> ConfigError {
         self.settings.error(&format!("{section}.tls.{}", error.key), error)
     }
-
-    /// The plugin where one is wanted and can be had. What it finds wrong with the settings of the
-    /// fleet keeps no host from starting.
-    async fn load_plugin(&self, live: &mut LiveSettings) -> Result<Option<Arc<Plugin>>, LoadError> {
-        match self.plugin_of(live.started()).await {
-            Err(LoadError::Setting(error)) if error.is_in_store() => {
-                live.refuse(&error);
-                self.plugin_of(live.started()).await
-            }
-            loaded => loaded,
-        }
-    }
-
-    async fn plugin_of(&self, settings: &Arc<Settings>) -> Result<Option<Arc<Plugin>>, LoadError> {
-        let otel = &settings.config().otel;
-        if !otel.enabled {
-            return Ok(None);
-        }
-        let began = Instant::now();
-        match self.load(settings).await {
-            Ok(plugin) => {
-                tracing::info!(took = ?began.elapsed(), "otel plugin: loaded {plugin}");
-                Ok(Some(Arc::new(plugin)))
-            }
-            Err(error @ LoadError::Setting(_)) => Err(error),
-            Err(error) if otel.required => Err(error),
-            Err(error) => {
-                tracing::warn!("{error}; going on without tracing");
-                Ok(None)
-            }
-        }
-    }
-
-    /// Loads the plugin on a thread of its own: one that hangs must not keep signals from us.
-    async fn load(&self, settings: &Arc<Settings>) -> Result<Plugin, LoadError> {
-        let (settings, identity) = (Arc::clone(settings), self.identity.clone());
-        let metrics = Arc::clone(&self.metrics);
-        let loaded = blocking(move || plugin::load(&settings, &identity, metrics));
-        match tokio::time::timeout(MOST_LOADING, loaded).await {
-            Ok(Some(loaded)) => loaded,
-            Ok(None) => Err(self.not_loaded("the host failed while loading it".to_owned())),
-            Err(_) => Err(self.not_loaded(format!("did not start within {MOST_LOADING:?}"))),
-        }
-    }
-
-    fn not_loaded(&self, reason: String) -> LoadError {
-        let path = self.settings.config().otel.library.clone().into();
-        LoadError::File { path, reason }
-    }
 }
 
 /// The listener and the address that it got: port 0 asks for any.
@@ -347,52 +292,6 @@ async fn serve_admin(
     Ok((AbortOnDropHandle::new(serving), address))
 }
 
-/// No new request, then no open one, then no span that waits; all before one deadline.
-async fn stop(
-    fleet: &Fleet,
-    mut server: Server<impl Sealed>,
-    plugin: Option<Arc<Plugin>>,
-    hooks: &StackHooks,
-    deadline: Instant,
-) -> Stopped {
-    server.leave();
-    server.accept_until(leave(fleet, deadline)).await;
-    let stopped = drain(server.close().await, deadline).await;
-    hooks.close();
-    stop_plugin(plugin, deadline).await;
-    stopped
-}
-
-/// Takes this instance out of the store, and gives others the time to see it.
-async fn leave(fleet: &Fleet, deadline: Instant) {
-    match tokio::time::timeout_at(deadline.into(), fleet.deregister()).await {
-        Ok(Ok(())) => {
-            let left = deadline.saturating_duration_since(Instant::now());
-            tokio::time::sleep(fleet.time_to_see().min(left / 2)).await;
-        }
-        Ok(Err(error)) => tracing::warn!("{error}"),
-        Err(_) => tracing::warn!("discovery: not deregistered before the drain deadline"),
-    }
-}
-
-/// Waits for the open requests, but not past the deadline.
-async fn drain(mut draining: Draining, deadline: Instant) -> Stopped {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let drained = tokio::time::timeout(left, draining.drain(left)).await;
-    if drained.is_err() {
-        tracing::warn!("the drain deadline passed; cutting what is still open");
-    }
-    // Tunnels have their time too. As they have no end of their own, one that is cut is no loss.
-    let tunnels = draining.tunnels();
-    if tokio::time::timeout_at(deadline.into(), tunnels.ended()).await.is_err() {
-        tracing::info!(tunnels = tunnels.open(), "cutting tunnels at the drain deadline");
-    }
-    if tokio::time::timeout(CUT_GRACE, draining.cut()).await.is_err() {
-        tracing::warn!("a handler that blocks its thread is left behind");
-    }
-    if drained.is_ok() { Stopped::Drained } else { Stopped::DeadlinePassed }
-}
-
 /// Whether the plugin reaches what it depends on. It keeps the timeout itself; the grace is for the
 /// one that does not.
 async fn check_plugin(plugin: Arc<Plugin>, timeout: Duration) -> Result<(), PluginError> {
@@ -405,14 +304,6 @@ async fn check_plugin(plugin: Arc<Plugin>, timeout: Duration) -> Result<(), Plug
             Err(PluginError::new(ErrorKind::TIMEOUT, message))
         }
     }
-}
-
-/// Flushes and stops the plugin, within what is left until the deadline.
-async fn stop_plugin(plugin: Option<Arc<Plugin>>, deadline: Instant) {
-    let Some(plugin) = plugin else { return };
-    BRIDGE.close();
-    let left = deadline.saturating_duration_since(Instant::now()).max(LEAST_FLUSH);
-    blocking(move || plugin.stop(left)).await;
 }
 
 /// Runs what blocks off the threads that serve; `None` when it panicked, which is logged by then.
