@@ -64,8 +64,9 @@ fn record(out: &mut Vec<u8>, about: usize, event: &Event<'_>, span: &SpanContext
 
 fn write(out: &mut Vec<u8>, event: &Event<'_>, span: &SpanContext, now: u64) {
     let start = out.len();
-    otlp::fixed64(out, 0x09, now);
-    severity(out, event.callsite().level());
+    let (head, length) = head(now, event.callsite().level());
+    out.extend_from_slice(&head);
+    out.truncate(start + length);
     let message = event.message();
     let message = &message[..message.floor_char_boundary(MOST_BYTES / 2)];
     if !message.is_empty() {
@@ -78,25 +79,34 @@ fn write(out: &mut Vec<u8>, event: &Event<'_>, span: &SpanContext, now: u64) {
         otlp::number_if_any(out, 0x38, count as u64);
     }
     if span.is_valid() {
-        out.extend_from_slice(&ids(span));
-    }
-    otlp::fixed64(out, 0x59, now);
-}
-
-/// Writes `severity_number` and `severity_text`: texts whose lengths are known when this is compiled.
-fn severity(out: &mut Vec<u8>, level: Level) {
-    match level {
-        Level::TRACE => out.extend_from_slice(b"\x10\x01\x1a\x05TRACE"),
-        Level::DEBUG => out.extend_from_slice(b"\x10\x05\x1a\x05DEBUG"),
-        Level::WARN => out.extend_from_slice(b"\x10\x0d\x1a\x04WARN"),
-        Level::ERROR => out.extend_from_slice(b"\x10\x11\x1a\x05ERROR"),
-        _ => out.extend_from_slice(b"\x10\x09\x1a\x04INFO"),
+        out.extend_from_slice(&tail(now, span));
+    } else {
+        otlp::fixed64(out, OBSERVED, now);
     }
 }
 
-/// Flags, trace and span: one copy.
-fn ids(span: &SpanContext) -> [u8; 5 + 18 + 10] {
-    let mut out = [0; 33];
+/// The tag of `LogRecord.observed_time_unix_nano`.
+const OBSERVED: u8 = 0x59;
+
+/// Time, `severity_number` and `severity_text`, one copy; and how much of it there is.
+fn head(now: u64, level: Level) -> ([u8; 9 + 9], usize) {
+    let (severity, length) = match level {
+        Level::TRACE => (b"\x10\x01\x1a\x05TRACE", 9),
+        Level::DEBUG => (b"\x10\x05\x1a\x05DEBUG", 9),
+        Level::WARN => (b"\x10\x0d\x1a\x04WARN ", 8),
+        Level::ERROR => (b"\x10\x11\x1a\x05ERROR", 9),
+        _ => (b"\x10\x09\x1a\x04INFO ", 8),
+    };
+    let mut out = [0; 18];
+    out[0] = 0x09;
+    out[1..9].copy_from_slice(&now.to_le_bytes());
+    out[9..].copy_from_slice(severity);
+    (out, 9 + length)
+}
+
+/// Flags, trace, span and time: one copy.
+fn tail(now: u64, span: &SpanContext) -> [u8; 5 + 18 + 10 + 9] {
+    let mut out = [0; 42];
     out[0] = 0x45;
     out[1..5].copy_from_slice(&(span.flags & 0xff).to_le_bytes());
     out[5] = 0x4a;
@@ -104,7 +114,9 @@ fn ids(span: &SpanContext) -> [u8; 5 + 18 + 10] {
     out[7..23].copy_from_slice(&span.trace_id);
     out[23] = 0x52;
     out[24] = 8;
-    out[25..].copy_from_slice(&span.span_id);
+    out[25..33].copy_from_slice(&span.span_id);
+    out[33] = OBSERVED;
+    out[34..].copy_from_slice(&now.to_le_bytes());
     out
 }
 

@@ -80,11 +80,10 @@ pub(crate) fn fixed32(out: &mut Vec<u8>, tag: u8, number: u32) {
 /// Writes a message whose length is known only when it is written, and is expected to be `about` this:
 /// one whose length takes more or fewer bytes is moved.
 pub(crate) fn message(out: &mut Vec<u8>, tag: u8, about: usize, write: impl FnOnce(&mut Vec<u8>)) {
-    out.push(tag);
-    let place = out.len();
+    let place = out.len() + 1;
     let start = place + varint_len(about as u64);
     // A varint takes ten bytes at most.
-    out.extend_from_slice(&[0; 10]);
+    out.extend_from_slice(&[tag, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     out.truncate(start);
     write(out);
     let end = out.len();

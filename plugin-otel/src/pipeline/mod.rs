@@ -330,8 +330,16 @@ impl Pipeline {
 }
 
 impl Shared {
-    /// Reacts to what became of an item.
+    /// Reacts to what became of an item; nearly always there is nothing to do.
+    #[inline(always)]
     fn pushed(&self, pushed: Pushed) {
+        if pushed != Pushed::Waiting {
+            self.react(pushed);
+        }
+    }
+
+    #[cold]
+    fn react(&self, pushed: Pushed) {
         match pushed {
             Pushed::Waiting | Pushed::Closed => {}
             Pushed::ExportIsDue => self.due.notify_one(),
