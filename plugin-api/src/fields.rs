@@ -55,7 +55,8 @@ impl Field {
         Self { key: RStr::from_str(key), number: 0, length: 0, causes: 0, kind, reserved: 0 }
     }
 
-    #[inline]
+    /// Inlined, it is taken apart where it is asked for, and never put together.
+    #[inline(always)]
     fn value<'a>(&self, texts: &'a str) -> Value<'a> {
         match self.kind {
             BOOL => Value::Bool(self.number != 0),
