@@ -60,11 +60,24 @@ mod tests {
 
     use opentelemetry::{
         global,
-        trace::{Span as _, Tracer as _},
+        trace::{Span as _, Tracer as _, TracerProvider as _},
     };
 
     use super::*;
     use crate::testing::{Journal, PATIENCE, config, pipeline};
+
+    #[test]
+    fn a_span_of_the_opentelemetry_api_is_under_way_until_it_ends() {
+        let config = config("always_on");
+        let (pipeline, _exporter) = pipeline(&config, &Journal::default());
+        let resource = Resource::builder_empty().build();
+        // Not asked for at the registry, which is one for all tests.
+        let provider = register(Live::new(&config), resource, Arc::clone(&pipeline));
+        let mut span = provider.tracer("someone").start("work");
+        assert_eq!((pipeline.counts().live, pipeline.counts().started), (1, 1));
+        span.end();
+        assert_eq!((pipeline.counts().live, pipeline.counts().started), (0, 1));
+    }
 
     #[test]
     fn a_span_of_the_opentelemetry_api_joins_the_same_pipeline() {

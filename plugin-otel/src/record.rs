@@ -129,13 +129,17 @@ impl Record {
         record
     }
 
-    /// Gives its memory to the next span on this thread.
+    /// Gives its memory to the next span on this thread, but for what has grown too large.
     pub(crate) fn recycle(mut self: Box<Self>) {
-        if self.fields.capacity() + self.status_message.capacity() > LARGEST_KEPT {
-            return;
+        let Self { fields, status_message, .. } = &mut *self;
+        fields.clear();
+        status_message.clear();
+        if fields.capacity() > LARGEST_KEPT {
+            *fields = Vec::new();
         }
-        self.fields.clear();
-        self.status_message.clear();
+        if status_message.capacity() > LARGEST_MESSAGE_KEPT {
+            *status_message = String::new();
+        }
         _ = KEPT.try_with(|kept| {
             let mut kept = kept.borrow_mut();
             if kept.len() < MOST_KEPT {
@@ -174,7 +178,7 @@ impl Record {
 
     /// About how much memory it takes.
     pub(crate) const fn bytes(&self) -> usize {
-        size_of::<Self>() + self.fields.capacity()
+        size_of::<Self>() + self.fields.capacity() + self.status_message.capacity()
     }
 
     /// How many attributes, events and links found no room.
@@ -340,12 +344,81 @@ pub(crate) const fn flags(w3c: u32, is_remote: bool) -> u32 {
 const MOST_KEPT: usize = 64;
 /// A record has room for the fields of a usual span.
 const USUAL: usize = 512;
-/// A record that has grown beyond is not kept.
+/// Fields that have grown beyond are not kept.
 const LARGEST_KEPT: usize = 4096;
+/// A message of this size is.
+const LARGEST_MESSAGE_KEPT: usize = 256;
 
 /// Boxed, because a record goes from here to its span and back and is not copied.
 type Records = Vec<Box<Record>>;
 
 thread_local! {
     static KEPT: RefCell<Records> = const { RefCell::new(Records::new()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(name: &'static str) -> Box<Record> {
+        let context = Context::new(SpanContext::new([1; 16], [2; 8], 1));
+        Record::begin(Kind::Internal, &context, None, name, 7)
+    }
+
+    /// Says all that a record can.
+    fn fill(record: &mut Record) {
+        let span = SpanContext::new([3; 16], [4; 8], 1);
+        (record.is_ok, record.is_error) = (true, true);
+        record.status_message.push_str("refused");
+        record.parent_is_remote = true;
+        record.rename(&["another"]);
+        for _ in 0..=MOST_ATTRIBUTES {
+            record.number("n", 1);
+        }
+        for _ in 0..=MOST_EVENTS {
+            record.event("event", 1, |_| {});
+        }
+        let long = "x".repeat(MOST_BYTES);
+        record.link(&Link { span: &span, tracestate: &long, is_remote: true }, &[]);
+        assert_eq!(record.dropped(), (1, 1, 1));
+    }
+
+    #[test]
+    fn nothing_of_a_span_is_in_the_next_one() {
+        let fresh = format!("{:?}", begin("fresh"));
+        let mut record = begin("one");
+        fill(&mut record);
+        let place = std::ptr::from_ref(&*record);
+        record.recycle();
+        let next = begin("fresh");
+        assert_eq!(std::ptr::from_ref(&*next), place, "it is the same memory");
+        assert_eq!(format!("{next:?}"), fresh);
+    }
+
+    #[test]
+    fn what_has_grown_too_large_is_not_kept_and_the_rest_is() {
+        let mut record = begin("one");
+        record.text("key", &"x".repeat(LARGEST_KEPT));
+        record.status_message = "x".repeat(LARGEST_MESSAGE_KEPT + 1);
+        record.recycle();
+        let kept = KEPT.with_borrow(|kept| {
+            let record = kept.last().unwrap();
+            (record.fields.capacity(), record.status_message.capacity())
+        });
+        assert_eq!(kept, (0, 0));
+        let records: Vec<_> = (0..2 * MOST_KEPT).map(|_| begin("many")).collect();
+        records.into_iter().for_each(Record::recycle);
+        assert_eq!(KEPT.with_borrow(Vec::len), MOST_KEPT);
+    }
+
+    #[test]
+    fn the_next_span_on_a_thread_allocates_nothing() {
+        let span = || {
+            let mut record = begin("one");
+            record.text("key", "value");
+            record.recycle();
+        };
+        span();
+        assert_eq!(allocation_counter::measure(span).count_total, 0);
+    }
 }

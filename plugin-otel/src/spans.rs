@@ -44,7 +44,7 @@ impl LocalSpan {
         let mut record = Record::begin(Kind::Internal, &context, parent, callsite.name(), now);
         callsite::record(&mut record, callsite);
         tell(&mut record, head.fields());
-        tracing.begun(&follow);
+        tracing.count_recorded(&follow);
         let span = Self { record: Some(record), follow, tracing: Arc::clone(tracing) };
         Begun { context, span: Some(span) }
     }

@@ -57,6 +57,8 @@ pub(crate) struct Counted {
     pub(crate) exported: u64,
     pub(crate) dropped: u64,
     pub(crate) pending: u64,
+    /// Of those pending, how many are not over.
+    pub(crate) open: u64,
 }
 
 impl Arm {
@@ -112,13 +114,14 @@ impl Counted {
             made: spans("sampled")?,
             exported: spans("exported")?,
             dropped: spans("dropped")?,
-            // A span that is not over is neither.
-            pending: status["export"]["queued"].as_u64()? + spans("live").unwrap_or(0),
+            // A span that is not over is neither exported nor dropped.
+            pending: status["export"]["queued"].as_u64()? + spans("live")?,
+            open: spans("live")?,
         })
     }
 
-    /// Whether every span is somewhere.
+    /// Whether every span that was made is over and somewhere.
     pub(crate) const fn add_up(&self) -> bool {
-        self.made == self.exported + self.dropped + self.pending
+        self.open == 0 && self.made == self.exported + self.dropped + self.pending
     }
 }

@@ -3,7 +3,8 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -18,6 +19,11 @@ use crate::{
     sink::Sink,
     subject::SLOW,
 };
+
+/// How soon after the load its last span is over.
+const SETTLED_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks at it.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a full queue may add to the memory that the same load takes with a collector that is well: the
 /// plugin's default bound, and half of it for what is being framed and sent.
@@ -74,6 +80,19 @@ pub(crate) fn tell(programs: &Programs<'_>, upstream: &Server, plan: &Plan) {
     }
 }
 
+/// The counters of the plugin, when every span is over: the last requests may end behind the load.
+fn settled(server: &Server) -> io::Result<Counted> {
+    let uncounted = || io::Error::other("the plugin counts no spans");
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    loop {
+        let spans = server.plugin().as_ref().and_then(Counted::read).ok_or_else(uncounted)?;
+        if spans.open == 0 || Instant::now() > deadline {
+            return Ok(spans);
+        }
+        thread::park_timeout(PAUSE);
+    }
+}
+
 impl Fault {
     fn measure(
         programs: &Programs<'_>,
@@ -86,8 +105,7 @@ impl Fault {
         let before = cpu::resident(server.pid());
         let run = load::run(&server, upstream, &load, plan.fault)?;
         let after = cpu::resident(server.pid());
-        let uncounted = || io::Error::other("the plugin counts no spans");
-        let spans = server.plugin().as_ref().and_then(Counted::read).ok_or_else(uncounted)?;
+        let spans = settled(&server)?;
         let (stopped_after, status) = server.stop()?;
         let resident = [before, after].map(mebibytes);
         Ok(Self { rate: run.rate(), resident, spans, stopped_after, status })
@@ -101,7 +119,7 @@ impl Fault {
 
     fn tell(&self, name: &str, taken_by_load: f64) {
         let Self { rate, resident: [before, after], spans, stopped_after, status } = self;
-        let Counted { made, exported, dropped, pending } = spans;
+        let Counted { made, exported, dropped, pending, .. } = spans;
         let yes = |holds: bool| if holds { "yes" } else { "**no**" };
         println!(
             "| {name} | {rate:.0} | {before:.1}, {after:.1} MiB | {} | {made}, {exported}, {dropped}, \

@@ -15,6 +15,7 @@ pub(super) fn unit(metric: &Metric<'_>) -> &'static str {
     }
 }
 
+/// The name of a metric with its unit, without the `_total` of a counter.
 pub(super) fn name(name: &str, unit: &str) -> String {
     let mut text = word(name);
     if !unit.is_empty() && !text.ends_with(unit) {

@@ -272,11 +272,11 @@ mod tests {
         /// Stops to accept.
         async fn stop(self) -> (Journal, Draining) {
             self.stop.send(()).unwrap();
-            (self.journal, self.served.await.unwrap())
+            (self.journal, soon(self.served).await.unwrap())
         }
     }
 
-    /// What this gives, which is no long wait where all is well.
+    /// Waits for this, and fails where it takes too long.
     async fn soon<T>(future: impl Future<Output = T>) -> T {
         let patience = Duration::from_secs(10);
         tokio::time::timeout(patience, future).await.expect("over within ten seconds")
@@ -302,8 +302,8 @@ mod tests {
             }))
             .await;
             let url = running.url.clone();
-            let mut body = client.get(url.parse().unwrap()).await.unwrap().into_body();
-            body.frame().await.unwrap().unwrap();
+            let mut body = soon(client.get(url.parse().unwrap())).await.unwrap().into_body();
+            soon(body.frame()).await.unwrap().unwrap();
             let never = client.get(format!("{url}never").parse().unwrap());
             let never = tokio::spawn(never);
             running.journal.until("response 200").await;
@@ -336,10 +336,10 @@ mod tests {
         let mut client = TcpStream::connect(server).await.unwrap();
         let head = format!("CONNECT {place} HTTP/1.1\r\nhost: {place}\r\n\r\n");
         client.write_all(head.as_bytes()).await.unwrap();
-        let (other, _) = other.accept().await.unwrap();
+        let (other, _) = soon(other.accept()).await.unwrap();
         let mut answer = String::new();
         while !answer.ends_with("\r\n\r\n") {
-            answer.push(client.read_u8().await.unwrap().into());
+            answer.push(soon(client.read_u8()).await.unwrap().into());
         }
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert_eq!(running.journal.until("upgrade").await[1..], ["response 200", "upgrade"]);
@@ -388,7 +388,7 @@ mod tests {
         let running = Running::start(tower::service_fn(connect)).await;
         let (mut client, mut other) = tunnel(&running).await;
         let (journal, mut draining) = running.stop().await;
-        soon(draining.drain(Duration::from_secs(10))).await;
+        soon(draining.drain(Duration::from_secs(60))).await;
         pass(&mut client, &mut other, "still there").await;
         assert_eq!(draining.tunnels().open(), 1);
         soon(draining.cut()).await;
@@ -410,8 +410,8 @@ mod tests {
                 Ok::<_, BoxError>(Response::new(StreamBody::new(chunks)))
             }))
             .await;
-            let answer = client.get(running.url.parse().unwrap()).await.unwrap();
-            assert!(answer.into_body().collect().await.is_err());
+            let answer = soon(client.get(running.url.parse().unwrap())).await.unwrap();
+            assert!(soon(answer.into_body().collect()).await.is_err());
             let told = running.journal.until("end ").await;
             assert!(told.contains(&"end panic 0 3".to_owned()), "{told:?}");
         }

@@ -263,15 +263,17 @@ mod tests {
 
     #[test]
     fn spans_may_be_left_in_any_order() {
-        enter(&mut slot(1), || {
-            for id in [2, 3, 4] {
-                enter_span(id.into(), span_context(id), None);
-            }
-            for (left, current) in [(3, 4), (2, 4), (4, 1)] {
-                exit_span(left);
-                assert_eq!(current_id(), Some(current), "{left} is left");
-            }
-        });
+        for (mut around, outer) in [(slot(1), Some(1)), (None, None)] {
+            enter(&mut around, || {
+                for id in [2, 3, 4] {
+                    enter_span(id.into(), span_context(id), None);
+                }
+                for (left, current) in [(3, Some(4)), (2, Some(4)), (4, outer)] {
+                    exit_span(left);
+                    assert_eq!(current_id(), current, "{left} is left");
+                }
+            });
+        }
     }
 
     #[test]

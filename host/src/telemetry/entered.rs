@@ -26,7 +26,7 @@ pub(super) fn push(id: &Id, unlogged: Unlogged) {
 pub(super) fn remove(id: &Id) {
     _ = ENTERED.try_with(|entered| {
         let mut entered = entered.borrow_mut();
-        // Nearly always it is.
+        // Nearly always it is the innermost one.
         if entered.pop_if(|(one, _)| one == id).is_none()
             && let Some(place) = entered.iter().rposition(|(one, _)| one == id)
         {
@@ -40,4 +40,25 @@ pub(super) fn unlogged() -> Option<Current> {
     let innermost = ENTERED.try_with(|entered| entered.borrow().last().cloned()).ok().flatten();
     let (id, unlogged) = innermost?;
     Some(Current::new(id, unlogged?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_of_two_entries_is_left_first_and_any_other_too() {
+        let [a, b] = [1, 2].map(Id::from_u64);
+        let inside =
+            || ENTERED.with_borrow(|all| all.iter().map(|(id, _)| id.into_u64()).collect());
+        let after = |id: &Id| -> Vec<u64> {
+            remove(id);
+            inside()
+        };
+        [&a, &b, &a].into_iter().for_each(|id| push(id, None));
+        assert_eq!(after(&a), [1, 2]);
+        assert_eq!(after(&a), [2]);
+        assert_eq!(after(&a), [2]);
+        assert_eq!(after(&b), [0; 0]);
+    }
 }

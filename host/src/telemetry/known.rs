@@ -5,7 +5,7 @@
 //! log does not want is here alone, by an id of [`ids`].
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -78,14 +78,14 @@ impl Spans {
     /// free again: the plugin, which hears of it, may log.
     pub(super) fn drop_handle(&self, id: &Id) -> Option<Known> {
         let mut open = self.open(id);
-        let Entry::Occupied(mut entry) = open.entry(id.into_u64()) else { return None };
-        match entry.get().clones {
-            0 => Some(entry.remove().known),
-            clones => {
-                entry.get_mut().clones = clones - 1;
-                None
-            }
+        let mut counted = open.remove(&id.into_u64())?;
+        if counted.clones == 0 {
+            return Some(counted.known);
         }
+        // Rare, and so it is this that looks twice.
+        counted.clones -= 1;
+        open.insert(id.into_u64(), counted);
+        None
     }
 
     fn open(&self, id: &Id) -> MutexGuard<'_, Open> {

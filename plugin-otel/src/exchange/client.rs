@@ -226,6 +226,15 @@ mod tests {
     }
 
     #[test]
+    fn a_span_that_a_panic_kept_from_beginning_is_not_under_way() {
+        let bench = Bench::new("parentbased_always_on");
+        let head = RequestHead::new("GET", "/", &[]);
+        let begin = || bench.client().follow(&head, &parent(1), |_, _| panic!("halfway"));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(begin)).is_err());
+        assert_eq!((bench.live(), bench.counts().started), (0, 0));
+    }
+
+    #[test]
     fn a_call_of_no_exchange_starts_a_trace() {
         let bench = Bench::new("parentbased_always_on");
         let head = RequestHead::new("GET", "/", &[]);

@@ -6,7 +6,7 @@ use crate::{record::Record, semconv, short::Short};
 
 /// The host and the port that a client named; the scheme's port where it named none.
 pub(crate) fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>) {
-    // Byte by byte, because it is short: a search by words would take longer to begin.
+    // Byte by byte: a name is so short that a search by words takes longer to begin.
     let at = authority.bytes().rposition(|byte| byte == b'@');
     let place = at.map_or(authority, |at| &authority[at + 1..]);
     let default = match scheme {
@@ -80,7 +80,12 @@ mod tests {
             ("[::1]:8080", "http", ("::1", Some(8080))),
             ("[::1]", "https", ("::1", Some(443))),
             ("user:pass@host:1", "http", ("host", Some(1))),
+            ("user:pass@host", "http", ("host", Some(80))),
+            ("a@b@host:1", "http", ("host", Some(1))),
+            ("u:p@[::1]:8080", "http", ("::1", Some(8080))),
             ("host:none", "http", ("host", None)),
+            ("host:", "http", ("host", None)),
+            ("user@", "http", ("", Some(80))),
             ("", "http", ("", Some(80))),
         ] {
             assert_eq!(host_and_port(authority, scheme), wanted, "{authority}");

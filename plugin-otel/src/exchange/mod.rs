@@ -131,14 +131,18 @@ impl Tracing {
     }
 
     fn begin(&self, trace_id: [u8; 16], flags: u32, is_sampled: bool) -> SpanContext {
-        self.pipeline.started(is_sampled && self.records);
+        if !(is_sampled && self.records) {
+            self.pipeline.started(false);
+        }
         let sampled = if is_sampled { SpanContext::SAMPLED } else { 0 };
         SpanContext::new(trace_id, self.ids.new_span_id().to_bytes(), flags | sampled)
     }
 
     /// Another span of the same trace that is recorded as `span` is.
     fn sibling(&self, span: &SpanContext) -> SpanContext {
-        self.pipeline.started(span.is_sampled());
+        if !span.is_sampled() {
+            self.pipeline.started(false);
+        }
         SpanContext::new(span.trace_id, self.ids.new_span_id().to_bytes(), span.flags)
     }
 
@@ -167,10 +171,12 @@ impl Tracing {
         (span, Some(Follow::Held(hold.parent(span.span_id))))
     }
 
-    /// A span is recorded from now on.
-    pub(crate) fn begun(&self, follow: &Follow) {
-        if let Follow::Held(_) = follow {
-            self.pipeline.held();
+    /// Counts a span that is recorded from now on. One that is sampled begins here for the counters: what
+    /// they have under way there is something that ends.
+    pub(crate) fn count_recorded(&self, follow: &Follow) {
+        match follow {
+            Follow::Sampled => self.pipeline.started(true),
+            Follow::Held(_) => self.pipeline.began_unsampled(),
         }
     }
 
@@ -179,7 +185,7 @@ impl Tracing {
         match follow {
             Follow::Sampled => self.export(record),
             Follow::Held(hold) => {
-                self.pipeline.released();
+                self.pipeline.ended_unsampled();
                 hold.settle(record, |record| {
                     self.pipeline.kept();
                     self.export(record);

@@ -36,7 +36,7 @@ impl Recording {
         record: Box<Record>,
         follow: Follow,
     ) -> Self {
-        tracing.begun(&follow);
+        tracing.count_recorded(&follow);
         Self {
             record: Some(record),
             tracing: Arc::clone(tracing),
@@ -165,7 +165,7 @@ impl Recording {
 
     /// The end, at this time of the monotonic clock where that is told.
     pub(super) fn finish(&mut self, outcome: Outcome, monotonic: Option<u64>) {
-        let Some(mut record) = self.record.take() else { return };
+        let Some(record) = &mut self.record else { return };
         let (reason, fault) = end::describe(outcome);
         record.text(semconv::EXCHANGE_END_REASON, reason);
         let mut grpc_error = None;
@@ -185,8 +185,10 @@ impl Recording {
         }
         // The wall clock may be set meanwhile, and a span must not end before it starts.
         record.end = self.tracing.clock.told(monotonic).max(record.start);
-        let follow = mem::replace(&mut self.follow, Follow::Sampled);
-        self.tracing.finish(record, follow);
+        if let Some(record) = self.record.take() {
+            let follow = mem::replace(&mut self.follow, Follow::Sampled);
+            self.tracing.finish(record, follow);
+        }
     }
 }
 

@@ -407,7 +407,9 @@ mod tests {
                 &context,
             );
             let attempt = bench.client_exchange(&head, &inner.context).unwrap();
+            assert_eq!(bench.live(), 3);
             drop(attempt);
+            assert_eq!(bench.live(), 2, "what waits is over");
             drop(inner);
             exchange.on_response(&ResponseHead::new(status, &[]));
             exchange.on_end(&End::new(Outcome::COMPLETE, 0, 0));
@@ -418,7 +420,8 @@ mod tests {
                 assert_eq!(attempt.parent_span_id, inner.span_id);
                 assert_eq!(inner.parent_span_id, request.span_id);
             }
-            assert_eq!((bench.live(), bench.counts().sampled), (0, names.len() as u64));
+            let counts = bench.counts();
+            assert_eq!((counts.live, counts.started, counts.sampled), (0, 3, names.len() as u64));
         }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Tail {
     dropped: AtomicU64,
 }
 
-/// Those of one request, as each was begun.
+/// Boxed, as a record is from its beginning, and is not copied.
 type Records = Vec<Box<Record>>;
 
 /// The spans of one request that wait for its end.
@@ -190,15 +190,17 @@ impl Hold {
         match &mut *state {
             State::Open(spans) => {
                 if self.tail.reserve(record.bytes()) {
-                    spans.push(record);
+                    return spans.push(record);
                 }
             }
             State::Kept => {
                 drop(state);
-                export(record);
+                return export(record);
             }
-            State::Discarded => record.recycle(),
+            State::Discarded => {}
         }
+        drop(state);
+        record.recycle();
     }
 }
 

@@ -88,13 +88,15 @@ pub(super) struct Buffers {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shard {
-    /// Spans begun and not sampled.
+    /// Spans begun that are not sampled.
     unsampled: AtomicU64,
-    /// Spans begun and sampled, and those that were kept.
+    /// Spans begun that are sampled: under way until they are pushed.
     sampled: AtomicU64,
-    /// Spans that wait unsampled. They may end on another thread than they began on, so one of these
-    /// alone may be below zero, as `unsampled` may.
-    held: AtomicI64,
+    /// Of those that are not sampled, how many were pushed all the same.
+    kept: AtomicU64,
+    /// Of those that are not sampled, how many are recorded and under way. They may end on another
+    /// thread than they began on, so one of these alone may be below zero.
+    recorded: AtomicI64,
     open: Mutex<Open>,
 }
 
@@ -164,19 +166,17 @@ impl Buffers {
 
     /// Counts a span that was not sampled and is pushed all the same.
     pub(super) fn kept(&self) {
-        let shard = self.mine();
-        shard.sampled.fetch_add(1, Ordering::Relaxed);
-        shard.unsampled.fetch_sub(1, Ordering::Relaxed);
+        self.mine().kept.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a span that is recorded from now on and not sampled.
-    pub(super) fn held(&self) {
-        self.mine().held.fetch_add(1, Ordering::Relaxed);
+    /// Counts a span that is not sampled and recorded from now on.
+    pub(super) fn began_unsampled(&self) {
+        self.mine().recorded.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts such a span that is recorded no more.
-    pub(super) fn released(&self) {
-        self.mine().held.fetch_sub(1, Ordering::Relaxed);
+    /// Counts such a span that is over, kept or not.
+    pub(super) fn ended_unsampled(&self) {
+        self.mine().recorded.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Adds an item of `most` bytes at most, which `write` appends. Never blocks for longer than it
@@ -279,16 +279,16 @@ impl Buffers {
             made.accepted += open.accepted;
             made.dropped += open.dropped;
         }
-        let (mut unsampled, mut held) = (0_u64, 0_i64);
+        let mut recorded = 0;
         for shard in &self.shards {
-            made.sampled += shard.sampled.load(Ordering::Relaxed);
-            unsampled = unsampled.wrapping_add(shard.unsampled.load(Ordering::Relaxed));
-            held += shard.held.load(Ordering::Relaxed);
+            let sampled = shard.sampled.load(Ordering::Relaxed);
+            made.sampled += sampled + shard.kept.load(Ordering::Relaxed);
+            made.started += sampled + shard.unsampled.load(Ordering::Relaxed);
+            recorded += shard.recorded.load(Ordering::Relaxed);
         }
-        made.started = made.sampled.wrapping_add(unsampled);
-        // Log records and metrics are never begun.
-        let sampled = made.sampled.saturating_sub(made.accepted + made.dropped);
-        made.live = sampled.saturating_add_signed(held);
+        // Log records and metrics end and are never begun.
+        let open = made.sampled.saturating_sub(made.accepted + made.dropped);
+        made.live = open.saturating_add_signed(recorded);
         made
     }
 }

@@ -49,6 +49,7 @@ pub(super) fn record(record: &Record, content: usize, out: &mut Vec<u8>) {
     otlp::head(out, SPAN, content);
     out.extend_from_slice(&fixed(record));
     if record.parent_span_id != [0; 8] {
+        // One copy of a known length.
         let [a, b, c, d, e, f, g, h] = record.parent_span_id;
         out.extend_from_slice(&[0x22, 8, a, b, c, d, e, f, g, h]);
     }
@@ -404,6 +405,8 @@ mod tests {
                 .map(|(linked, attributes)| Link::new(linked.sdks(), attributes, 0))
                 .collect();
             prop_assert_eq!(read_record(&record), Span::from(wanted));
+            // The next case has its memory.
+            record.recycle();
         }
 
         #[test]

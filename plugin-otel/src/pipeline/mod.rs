@@ -187,14 +187,14 @@ impl Pipeline {
         self.shared.buffers.kept();
     }
 
-    /// Counts a span that is recorded from now on and not sampled.
-    pub(crate) fn held(&self) {
-        self.shared.buffers.held();
+    /// Counts a span that is not sampled and recorded from now on.
+    pub(crate) fn began_unsampled(&self) {
+        self.shared.buffers.began_unsampled();
     }
 
-    /// Counts such a span that is recorded no more, exported or not.
-    pub(crate) fn released(&self) {
-        self.shared.buffers.released();
+    /// Counts such a span that is over, kept or not.
+    pub(crate) fn ended_unsampled(&self) {
+        self.shared.buffers.ended_unsampled();
     }
 
     /// Takes a span that is over. Never blocks; drops and counts it when there is no room.
