@@ -65,7 +65,7 @@ fn authority<B>(request: &Request<B>) -> &str {
         return authority.as_str();
     }
     let host = hosts(request).next().filter(|host| may_be_host(host));
-    host.and_then(|host| str::from_utf8(host.as_bytes()).ok()).unwrap_or_default()
+    host.and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
 
 /// The lines of `Host`. It is mostly the first header, so that a look-up by hash would take longer.
