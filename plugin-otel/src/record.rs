@@ -349,8 +349,8 @@ const LARGEST_KEPT: usize = 4096;
 /// A message of this size is.
 const LARGEST_MESSAGE_KEPT: usize = 256;
 
-/// Boxed, because a record goes from here to its span and back and is not copied.
-type Records = Vec<Box<Record>>;
+/// Records as each was begun: boxed, and so never copied.
+pub(crate) type Records = Vec<Box<Record>>;
 
 thread_local! {
     static KEPT: RefCell<Records> = const { RefCell::new(Records::new()) };

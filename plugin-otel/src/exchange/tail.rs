@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{config::Keep, record::Record};
+use crate::{
+    config::Keep,
+    record::{Record, Records},
+};
 
 /// How many locks the open requests are spread over, so that threads hardly ever meet at one.
 const SHARDS: usize = 16;
@@ -30,9 +33,6 @@ pub(crate) struct Tail {
     bytes: AtomicUsize,
     dropped: AtomicU64,
 }
-
-/// Boxed, as a record is from its beginning, and is not copied.
-type Records = Vec<Box<Record>>;
 
 /// The spans of one request that wait for its end.
 #[derive(Debug)]
