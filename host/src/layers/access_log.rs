@@ -127,7 +127,7 @@ impl Follower for Line {
     fn on_trailers(&mut self, _: &HeaderMap) {}
 
     fn on_end(&mut self, end: &End) {
-        let mut current = self.context.take().map(Current::new);
+        let mut current = self.context.take().map(Current::new).unwrap_or_default();
         context::enter(&mut current, || self.write(end));
     }
 }

@@ -260,7 +260,7 @@ impl<F: Follower> http_body::Body for State<F> {
         let Some(rest) = &mut this.rest else { return Poll::Ready(None) };
         let body = Pin::new(&mut rest.body);
         let polled = match &mut this.current {
-            slot @ Some(_) => context::enter(slot, || body.poll_frame(cx)),
+            Some(current) => context::enter(current, || body.poll_frame(cx)),
             None => body.poll_frame(cx),
         };
         this.passed(&polled);

@@ -107,9 +107,9 @@ where
         let mut exchange = Recorder::follow(exchange, meter, hooks, request.method());
         exchange.follower().measured_in(&context);
         exchange.count_request(request.body_mut());
-        *exchange.current() = Some(Current::new(context));
         let version = request.version();
-        let inner = context::enter(exchange.current(), || self.inner.call(request));
+        let current = exchange.current().insert(Current::new(context));
+        let inner = context::enter(current, || self.inner.call(request));
         let spliced = Arc::clone(&self.spliced);
         ServerFuture { inner, version, spliced, exchange: Some(exchange) }
     }
@@ -133,13 +133,14 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFu
         let this = self.project();
         // It is gone once it has answered.
         let Some(exchange) = this.exchange else { return this.inner.poll(cx) };
-        let mut polled = context::enter(exchange.current(), || this.inner.poll(cx));
+        let current = exchange.current().get_or_insert_default();
+        let mut polled = context::enter(current, || this.inner.poll(cx));
         let Poll::Ready(Ok(response)) = &mut polled else { return polled };
-        if let Some(current) = exchange.current() {
-            this.spliced.tell_client(&current.context, response.headers_mut());
-            if let Some(route) = current.route.take() {
-                exchange.follower().route(&route);
-            }
+        if let Some(context) = &current.exchange {
+            this.spliced.tell_client(context, response.headers_mut());
+        }
+        if let Some(route) = current.route.take() {
+            exchange.follower().route(&route);
         }
         let Some(mut exchange) = this.exchange.take() else { return polled };
         if exchange.follower().ends_http(response.status()) {

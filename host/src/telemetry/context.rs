@@ -25,110 +25,124 @@ use std::{
 
 use pin_project_lite::pin_project;
 use plugin_api::{Context, SpanContext};
+use tracing::span::Id;
 
-use super::recorder::Recorder;
+use super::known::Known;
 
 thread_local! {
-    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Current> = const { RefCell::new(Current::nothing()) };
 }
 
 /// What is known of the exchange that the thread works for just now.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Current {
-    pub(crate) context: Context,
+    /// The context of the exchange; `None` outside of any.
+    pub(crate) exchange: Option<Context>,
     /// Put here by whoever matches the route, taken by the layer that reports it.
     pub(crate) route: Option<Arc<str>>,
     /// The spans that were entered and not yet left, innermost last. They move with the task: one
     /// that is left on another thread than it was entered on finds its way back.
-    entered: Vec<Entered>,
-}
-
-/// A span that was entered.
-#[derive(Debug, Clone)]
-struct Entered {
-    span: u64,
-    /// `None` where it is not recorded.
-    recorder: Option<Recorder>,
-    /// The context around it; `None` where there was none.
-    around: Option<Context>,
+    entered: Vec<(Id, Known)>,
 }
 
 impl Current {
     /// The beginning of an exchange.
-    pub(crate) const fn new(context: Context) -> Self {
-        Self { context, route: None, entered: Vec::new() }
+    pub(crate) fn new(context: Context) -> Self {
+        Self { exchange: Some(context), ..Self::nothing() }
+    }
+
+    /// Outside of any exchange and any span.
+    const fn nothing() -> Self {
+        Self { exchange: None, route: None, entered: Vec::new() }
+    }
+
+    fn innermost(&self) -> Option<&Known> {
+        self.entered.last().map(|(_, span)| span)
+    }
+
+    /// That of the innermost span, or of the exchange.
+    fn context(&self) -> Option<&Context> {
+        self.innermost().map(Known::context).or(self.exchange.as_ref())
     }
 }
 
-/// Makes the context of a span that is entered the current one. The first span of an exchange
-/// allocates the place where the context around it waits; further ones find it.
-pub(crate) fn enter_span(span: u64, context: Context, recorder: Option<Recorder>) {
-    // Where a thread ends there is no context any more, and nobody who asks for one.
-    _ = CURRENT.try_with(|current| {
-        let mut current = current.borrow_mut();
-        match &mut *current {
-            Some(current) => {
-                let around = Some(std::mem::replace(&mut current.context, context));
-                current.entered.push(Entered { span, recorder, around });
-            }
-            None => {
-                let entered = vec![Entered { span, recorder, around: None }];
-                *current = Some(Current { entered, ..Current::new(context) });
-            }
+/// Where something happens.
+pub(super) enum Place {
+    /// In a span that the plugin knows.
+    Span(Known),
+    /// In a context that has no such span; one without ids where there is none.
+    Context(Context),
+}
+
+impl Place {
+    pub(super) fn context(&self) -> &Context {
+        match self {
+            Self::Span(span) => span.context(),
+            Self::Context(context) => context,
         }
-    });
+    }
+
+    pub(super) const fn span(&self) -> Option<&Known> {
+        match self {
+            Self::Span(span) => Some(span),
+            Self::Context(_) => None,
+        }
+    }
+
+    pub(super) fn into_span(self) -> Option<Known> {
+        match self {
+            Self::Span(span) => Some(span),
+            Self::Context(_) => None,
+        }
+    }
+}
+
+/// Makes the context of a span that is entered the current one.
+pub(super) fn enter_span(id: &Id, span: Known) {
+    // Where a thread ends there is no context any more, and nobody who asks for one.
+    _ = CURRENT.try_with(|current| current.borrow_mut().entered.push((id.clone(), span)));
 }
 
 /// Puts the context around a span that is left back. Spans may be left in another order than they
 /// were entered in; one that was not entered here changes nothing.
-pub(crate) fn exit_span(span: u64) {
-    _ = CURRENT.try_with(|current| {
-        let mut slot = current.borrow_mut();
-        let Some(current) = &mut *slot else { return };
+pub(super) fn exit_span(id: &Id) {
+    let left = |current: &RefCell<Current>| {
+        let entered = &mut current.borrow_mut().entered;
         // Nearly always it is the innermost one.
-        if let Some(Entered { around, .. }) = current.entered.pop_if(|entered| entered.span == span)
-        {
-            match around {
-                Some(around) => current.context = around,
-                None => *slot = None,
-            }
-            return;
-        }
-        let place = current.entered.iter().rposition(|entered| entered.span == span);
-        if let Some(place) = place {
-            let Entered { around, .. } = current.entered.remove(place);
-            // There is one above, or it would be the innermost one.
-            current.entered[place].around = around;
-        }
-    });
+        entered.pop_if(|(one, _)| one == id).or_else(|| {
+            let place = entered.iter().rposition(|(one, _)| one == id)?;
+            Some(entered.remove(place))
+        })
+    };
+    // The plugin may hear that it is over, and log.
+    drop(CURRENT.try_with(left));
 }
 
-/// The current context, without ids where there is none, and what records the innermost span that was
-/// entered, where `wanted`.
-pub(crate) fn inside(wanted: bool) -> (Context, Option<Recorder>) {
-    let inside = |current: &RefCell<Option<Current>>| {
+/// The innermost span that was entered, where `wanted`, or else the current context.
+pub(super) fn inside(wanted: bool) -> Place {
+    let inside = |current: &RefCell<Current>| {
         let current = current.borrow();
-        let current = current.as_ref()?;
-        let innermost = current.entered.last().filter(|_| wanted);
-        let recorder = innermost.and_then(|entered| entered.recorder.clone());
-        Some((current.context.clone(), recorder))
+        match current.innermost() {
+            Some(span) if wanted => Place::Span(span.clone()),
+            _ => Place::Context(current.context().cloned().unwrap_or_default()),
+        }
     };
-    CURRENT.try_with(inside).ok().flatten().unwrap_or_default()
+    CURRENT.try_with(inside).unwrap_or_else(|_| Place::Context(Context::default()))
 }
 
 /// The context of the exchange that the calling code works for; `None` outside of any, and always
 /// where no plugin is loaded.
 #[must_use]
 pub fn current() -> Option<Context> {
-    CURRENT.with_borrow(|current| current.as_ref().map(|current| current.context.clone()))
+    CURRENT.with_borrow(|current| current.context().cloned())
 }
 
 /// The span of the current context, where there is a valid one. Whoever logs may be anywhere, also
 /// where a thread ends.
 pub(crate) fn span() -> Option<SpanContext> {
-    let span = |current: &RefCell<Option<Current>>| {
+    let span = |current: &RefCell<Current>| {
         let current = current.try_borrow().ok()?;
-        current.as_ref().map(|current| *current.context.span())
+        current.context().map(|context| *context.span())
     };
     CURRENT.try_with(span).ok().flatten().filter(SpanContext::is_valid)
 }
@@ -140,23 +154,23 @@ pub(crate) fn span() -> Option<SpanContext> {
 /// knows. Without a plugin it does nothing.
 pub fn set_route(template: &Arc<str>) {
     CURRENT.with_borrow_mut(|current| {
-        if let Some(current) = current {
+        if current.exchange.is_some() {
             current.route = Some(Arc::clone(template));
         }
     });
 }
 
 /// Runs `body` with `slot` as the current context and puts it back, changed or not, afterwards.
-pub(crate) fn enter<R>(slot: &mut Option<Current>, body: impl FnOnce() -> R) -> R {
+pub(crate) fn enter<R>(slot: &mut Current, body: impl FnOnce() -> R) -> R {
     let _swapped = Swapped::new(slot);
     body()
 }
 
 /// The slot and the thread's context, exchanged until this is dropped, also by a panic.
-struct Swapped<'a>(&'a mut Option<Current>);
+struct Swapped<'a>(&'a mut Current);
 
 impl<'a> Swapped<'a> {
-    fn new(slot: &'a mut Option<Current>) -> Self {
+    fn new(slot: &'a mut Current) -> Self {
         swap(slot);
         Self(slot)
     }
@@ -168,7 +182,7 @@ impl Drop for Swapped<'_> {
     }
 }
 
-fn swap(slot: &mut Option<Current>) {
+fn swap(slot: &mut Current) {
     CURRENT.with_borrow_mut(|current| std::mem::swap(current, slot));
 }
 
@@ -176,7 +190,7 @@ fn swap(slot: &mut Option<Current>) {
 pub trait FutureExt: Future + Sized {
     /// This future, run in the context that is current now.
     fn with_current_context(self) -> WithContext<Self> {
-        let context = current().map(Current::new);
+        let context = current().map(Current::new).unwrap_or_default();
         WithContext { future: self, context }
     }
 }
@@ -188,7 +202,7 @@ impl<F: Future> FutureExt for F {}
 pub trait FnOnceExt<R>: FnOnce() -> R + Sized {
     /// This function, run in the context that is current now.
     fn with_current_context(self) -> impl FnOnce() -> R {
-        let mut context = current().map(Current::new);
+        let mut context = current().map(Current::new).unwrap_or_default();
         move || enter(&mut context, self)
     }
 }
@@ -202,7 +216,7 @@ pin_project! {
     pub struct WithContext<F> {
         #[pin]
         future: F,
-        context: Option<Current>,
+        context: Current,
     }
 }
 
@@ -217,11 +231,17 @@ impl<F: Future> Future for WithContext<F> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use plugin_api::abi::AbiBegun;
 
-    fn slot(id: u8) -> Option<Current> {
-        let context = Context::new(SpanContext::new([id; 16], [id; 8], 1));
-        Some(Current::new(context))
+    use super::*;
+    use crate::telemetry::tests::metadata;
+
+    fn context(id: u8) -> Context {
+        Context::new(SpanContext::new([id; 16], [id; 8], 1))
+    }
+
+    fn slot(id: u8) -> Current {
+        Current::new(context(id))
     }
 
     fn current_id() -> Option<u8> {
@@ -238,38 +258,35 @@ mod tests {
         assert_eq!(current_id(), None);
     }
 
-    fn span_context(id: u8) -> Context {
-        Context::new(SpanContext::new([id; 16], [id; 8], 1))
+    fn enter_one(id: u8) {
+        let begun = AbiBegun { context: context(id), span: None.into() };
+        enter_span(&Id::from_u64(id.into()), Known::new(metadata(), begun, None));
+    }
+
+    fn exit_one(id: u8) {
+        exit_span(&Id::from_u64(id.into()));
     }
 
     #[test]
     fn a_span_s_context_is_current_from_its_entry_to_its_exit() {
-        for mut around in [None, slot(1)] {
-            let outer = around.as_ref().map(|current| current.context.span().span_id[0]);
+        for (mut around, outer) in [(Current::default(), None), (slot(1), Some(1))] {
             enter(&mut around, || {
-                enter_span(2, span_context(2), None);
-                enter_span(3, span_context(3), None);
-                enter_span(3, span_context(3), None);
-                exit_span(3);
-                assert_eq!(current_id(), Some(3));
-                exit_span(3);
-                assert_eq!(current_id(), Some(2));
-                exit_span(2);
-                exit_span(2);
-                assert_eq!(current_id(), outer);
+                [2, 3, 3].into_iter().for_each(enter_one);
+                for (left, current) in [(3, Some(3)), (3, Some(2)), (2, outer), (2, outer)] {
+                    exit_one(left);
+                    assert_eq!(current_id(), current);
+                }
             });
         }
     }
 
     #[test]
     fn spans_may_be_left_in_any_order() {
-        for (mut around, outer) in [(slot(1), Some(1)), (None, None)] {
+        for (mut around, outer) in [(Current::default(), None), (slot(1), Some(1))] {
             enter(&mut around, || {
-                for id in [2, 3, 4] {
-                    enter_span(id.into(), span_context(id), None);
-                }
+                [2, 3, 4].into_iter().for_each(enter_one);
                 for (left, current) in [(3, Some(4)), (2, Some(4)), (4, outer)] {
-                    exit_span(left);
+                    exit_one(left);
                     assert_eq!(current_id(), current, "{left} is left");
                 }
             });
@@ -279,12 +296,12 @@ mod tests {
     #[test]
     fn a_span_that_stays_entered_moves_with_its_task() {
         let mut task = slot(1);
-        enter(&mut task, || enter_span(2, span_context(2), None));
+        enter(&mut task, || enter_one(2));
         assert_eq!(current_id(), None, "nothing stays on the thread");
         let back = std::thread::spawn(move || {
             enter(&mut task, || {
                 assert_eq!(current_id(), Some(2));
-                exit_span(2);
+                exit_one(2);
                 current_id()
             })
         });
@@ -310,7 +327,7 @@ mod tests {
     fn the_route_comes_back_in_the_slot() {
         let mut own = slot(1);
         enter(&mut own, || set_route(&Arc::from("/a/{b}")));
-        assert_eq!(own.unwrap().route.as_deref(), Some("/a/{b}"));
+        assert_eq!(own.route.as_deref(), Some("/a/{b}"));
         set_route(&Arc::from("/nobody/listens"));
     }
 

@@ -1,98 +1,173 @@
-//! The spans that the plugin knows.
-//!
-//! They are not among the extensions of the subscriber's registry: to find a span there and then an
-//! extension of it takes several times as long, and each extension is an allocation. A span that the
-//! log does not want is here alone, by an id of [`ids`].
+//! A span that the plugin knows.
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    cell::RefCell,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use plugin_api::Context;
-use rustc_hash::FxBuildHasher;
-use tracing::{Metadata, span::Id};
+use plugin_api::{
+    Context,
+    abi::{AbiBegun, SpanObject},
+};
+use tracing::Metadata;
 
-use super::{ids, recorder::Recorder};
+/// More are open at once on few threads.
+const MOST_KEPT: usize = 16;
 
-/// So many locks that threads hardly ever meet at one.
-const SHARDS: usize = 64;
-
-/// A span that the plugin knows.
+/// A span that the plugin knows. Shared, because the plugin is not called while the spans or the
+/// current context are locked: it may log.
 #[derive(Clone)]
-pub(super) struct Known {
-    pub(super) metadata: &'static Metadata<'static>,
+pub(crate) struct Known(Arc<Followed>);
+
+struct Followed {
+    metadata: &'static Metadata<'static>,
     /// The context inside of it.
-    pub(super) context: Context,
-    /// `None` where the span is not recorded.
-    pub(super) recorder: Option<Recorder>,
+    context: Context,
+    /// Whether there is a recorder, without a look into the lock.
+    is_recorded: bool,
+    /// What records it; `None` where nothing does.
+    recorder: Mutex<Option<SpanObject>>,
+    /// Kept until this one has ended: a span does not end before those inside of it.
+    around: Option<Known>,
 }
 
-/// Those that are open, by their ids.
-pub(super) struct Spans(Box<[Shard]>);
-
-/// On a cache line of its own.
-#[derive(Default)]
-#[repr(align(64))]
-struct Shard(Mutex<Open>);
-
-type Open = HashMap<u64, Counted, FxBuildHasher>;
-
-struct Counted {
-    known: Known,
-    /// Of a span with an id of its own, further handles than the first.
-    clones: usize,
+thread_local! {
+    /// Spans that are over, whose memory the next ones on this thread take.
+    static KEPT: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Default for Spans {
-    fn default() -> Self {
-        Self((0..SHARDS).map(|_| Shard::default()).collect())
+impl Followed {
+    fn recorder(&mut self) -> &mut Option<SpanObject> {
+        // The plugin's panics stay on its side, so none has poisoned it.
+        self.recorder.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Spans {
-    /// Keeps one with an id of the registry.
-    pub(super) fn insert(&self, id: &Id, known: Known) {
-        self.open(id).insert(id.into_u64(), Counted { known, clones: 0 });
+impl Known {
+    /// A span that the plugin has begun, inside of another one that it knows or of none.
+    pub(super) fn new(
+        metadata: &'static Metadata<'static>,
+        begun: AbiBegun,
+        around: Option<Self>,
+    ) -> Self {
+        let AbiBegun { context, span } = begun;
+        let (is_recorded, recorder) = (span.is_some(), span.into_option());
+        // A thread that ends has none any more.
+        let kept = KEPT.try_with(|kept| kept.borrow_mut().pop()).ok().flatten();
+        if let Some(mut kept) = kept
+            && let Some(followed) = Arc::get_mut(&mut kept.0)
+        {
+            (followed.metadata, followed.is_recorded) = (metadata, is_recorded);
+            (followed.context, followed.around) = (context, around);
+            *followed.recorder() = recorder;
+            return kept;
+        }
+        let recorder = Mutex::new(recorder);
+        Self(Arc::new(Followed { metadata, context, is_recorded, recorder, around }))
     }
 
-    /// Keeps one that the registry does not know.
-    pub(super) fn add(&self, known: Known) -> Id {
-        let id = ids::next();
-        self.insert(&id, known);
-        id
+    /// The last handle of it is gone: it is over, unless something is inside of it still.
+    pub(super) fn close(mut self) {
+        let Some(followed) = Arc::get_mut(&mut self.0) else { return };
+        (*followed.recorder(), followed.around) = (None, None);
+        followed.context = Context::default();
+        _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() < MOST_KEPT {
+                kept.push(self);
+            }
+        });
     }
 
-    pub(super) fn get(&self, id: &Id) -> Option<Known> {
-        self.open(id).get(&id.into_u64()).map(|counted| counted.known.clone())
+    pub(super) fn metadata(&self) -> &'static Metadata<'static> {
+        self.0.metadata
     }
 
-    /// There is one more handle of it, whose id is not the registry's.
-    pub(super) fn clone_handle(&self, id: &Id) {
-        if let Some(counted) = self.open(id).get_mut(&id.into_u64()) {
-            counted.clones += 1;
+    /// The context inside of it.
+    pub(super) fn context(&self) -> &Context {
+        &self.0.context
+    }
+
+    /// Whether there is anything to tell what happens in it.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.0.is_recorded
+    }
+
+    /// Tells what records it something; one thread at a time does.
+    pub(super) fn tell(&self, tell: impl FnOnce(&mut SpanObject)) {
+        // The plugin's panics stay on its side, so none has poisoned it.
+        let mut recorder = self.0.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(recorder) = &mut *recorder {
+            tell(recorder);
         }
     }
+}
 
-    /// One handle of it is gone; with the last one it is returned. The caller drops it, when the lock is
-    /// free again: the plugin, which hears of it, may log.
-    pub(super) fn drop_handle(&self, id: &Id) -> Option<Known> {
-        let mut open = self.open(id);
-        let mut counted = open.remove(&id.into_u64())?;
-        if counted.clones == 0 {
-            return Some(counted.known);
-        }
-        // Rare, and so it is this that looks twice.
-        counted.clones -= 1;
-        open.insert(id.into_u64(), counted);
-        None
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Known").field(&self.0.metadata.name()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::{
+        Level,
+        adapter::telemetry_object,
+        telemetry::{Callsite, Fields, SpanHead},
+    };
+
+    use super::*;
+    use crate::telemetry::{journal::Journal, tests::metadata};
+
+    /// A span of this name: `unrecorded` is not recorded.
+    fn begin(journal: &Journal, name: &'static str, around: Option<Known>) -> Known {
+        let callsite = Callsite::new(Level::INFO, "tests", name);
+        let head = SpanHead::new(&callsite, Fields::default());
+        let begun = telemetry_object(journal.clone()).on_span(&head, &Context::default());
+        Known::new(metadata(), begun, around)
     }
 
-    fn open(&self, id: &Id) -> MutexGuard<'_, Open> {
-        // The low bits count the spans of a thread, those above tell the threads apart.
-        let spread = id.into_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let shard = &self.0[(spread >> 58) as usize];
-        // No code that holds the lock can panic half-way, so a poisoned value is a good one.
-        shard.0.lock().unwrap_or_else(PoisonError::into_inner)
+    #[test]
+    fn a_span_that_is_over_gives_its_memory_on_and_nothing_else() {
+        let journal = Journal::default();
+        let outer = begin(&journal, "outer", None);
+        let first = begin(&journal, "first", Some(outer.clone()));
+        let (memory, context) = (Arc::as_ptr(&first.0), first.context().clone());
+        first.close();
+        assert_eq!((journal.ended(), Arc::strong_count(&outer.0)), (vec!["first"], 1));
+        let second = begin(&journal, "unrecorded", None);
+        assert_eq!(Arc::as_ptr(&second.0), memory);
+        assert_ne!(second.context().span(), context.span());
+        assert!(!second.is_recorded() && second.0.around.is_none());
+        second.tell(|_| panic!("nothing records it"));
+        second.close();
+        let third = begin(&journal, "third", Some(outer.clone()));
+        assert_eq!((Arc::as_ptr(&third.0), Arc::strong_count(&outer.0)), (memory, 2));
+        let mut told = false;
+        third.tell(|_| told = true);
+        assert!(third.is_recorded() && told);
+    }
+
+    #[test]
+    fn a_span_that_another_one_is_inside_of_is_not_over() {
+        let journal = Journal::default();
+        let outer = begin(&journal, "outer", None);
+        let inner = begin(&journal, "inner", Some(outer.clone()));
+        let memory = Arc::as_ptr(&outer.0);
+        outer.close();
+        assert_ne!(Arc::as_ptr(&begin(&journal, "next", None).0), memory);
+        assert_eq!(journal.ended(), ["next"]);
+        inner.close();
+        assert_eq!(journal.ended(), ["next", "inner", "outer"]);
+    }
+
+    #[test]
+    fn a_thread_keeps_the_memory_of_a_few_spans() {
+        let journal = Journal::default();
+        let all: Vec<_> = (0..2 * MOST_KEPT).map(|_| begin(&journal, "one", None)).collect();
+        all.into_iter().for_each(Known::close);
+        assert_eq!(KEPT.with_borrow(Vec::len), MOST_KEPT);
     }
 }

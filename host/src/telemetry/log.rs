@@ -190,7 +190,7 @@ mod tests {
 
     fn within<R>(id: u8, body: impl FnOnce() -> R) -> R {
         let context = Context::new(SpanContext::new([id; 16], [id; 8], 0));
-        enter(&mut Some(Current::new(context)), body)
+        enter(&mut Current::new(context), body)
     }
 
     #[test]

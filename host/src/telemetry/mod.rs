@@ -56,7 +56,7 @@ mod known;
 pub(crate) mod log;
 #[cfg(test)]
 mod plain;
-mod recorder;
+mod spans;
 mod tap;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,6 @@
 
 use plugin_api::{
     Context, Level,
-    abi::AbiBegun,
     telemetry::{Callsite, Event, SpanHead},
 };
 use tracing::{
@@ -19,12 +18,12 @@ use tracing_core::span::Current;
 
 use super::{
     bridge::{Bridge, Spliced, Threshold, Wanted},
-    context::{self, enter_span, exit_span},
+    context::{self, Place, enter_span, exit_span},
     entered,
     fields::collect,
     ids,
-    known::{Known, Spans},
-    recorder::Recorder,
+    known::Known,
+    spans::Spans,
 };
 
 /// A subscriber that the bridge listens to.
@@ -50,15 +49,15 @@ impl<S: Subscriber> Tap<S> {
         *metadata.level() <= self.lines.get() && self.inner.enabled(metadata)
     }
 
-    /// What records this span, while something listens.
-    fn recorder(&self, id: &Id) -> Option<Recorder> {
-        self.bridge.spliced().and_then(|_| self.spans.get(id)?.recorder)
+    /// This span, if it is recorded, while something listens.
+    fn recorded(&self, id: &Id) -> Option<Known> {
+        self.bridge.spliced().and_then(|_| self.spans.get(id)).filter(Known::is_recorded)
     }
 
-    /// Where what has this parent is, if it is told: the context and what records it.
-    fn place(&self, parent: Option<&Id>, is_contextual: bool) -> (Context, Option<Recorder>) {
+    /// Where what has this parent is, if it is told.
+    fn place(&self, parent: Option<&Id>, is_contextual: bool) -> Place {
         match parent.and_then(|id| self.spans.get(id)) {
-            Some(Known { context, recorder, .. }) => (context, recorder),
+            Some(span) => Place::Span(span),
             // The plugin may not know the span, nor those around it.
             None => context::inside(is_contextual),
         }
@@ -75,28 +74,31 @@ impl<S: Subscriber> Tap<S> {
 
     /// A span of the plugin, unless nobody wants to hear of it.
     fn begin(&self, spliced: &Spliced, attributes: &Attributes<'_>) -> Option<Known> {
-        let (parent, around) = match attributes.parent() {
-            None if attributes.is_root() => (Context::default(), None),
+        let place = match attributes.parent() {
+            None if attributes.is_root() => Place::Context(Context::default()),
             parent => self.place(parent, attributes.is_contextual()),
         };
-        if !spliced.unsampled && parent.span().is_valid() && !parent.span().is_sampled() {
+        let span = place.context().span();
+        if !spliced.unsampled && span.is_valid() && !span.is_sampled() {
             return None;
         }
         let metadata = attributes.metadata();
         let callsite = callsite(metadata);
-        let AbiBegun { context, span } = collect(
+        Some(collect(
             |visit| attributes.record(visit),
-            |_, fields| spliced.plugin.on_span(&SpanHead::new(&callsite, fields), &parent),
-        );
-        let recorder = span.into_option().map(|span| Recorder::new(span, around));
-        Some(Known { metadata, context, recorder })
+            |_, fields| {
+                let head = SpanHead::new(&callsite, fields);
+                let begun = spliced.plugin.on_span(&head, place.context());
+                Known::new(metadata, begun, place.into_span())
+            },
+        ))
     }
 
     fn tell(&self, spliced: &Spliced, wanted: Wanted, event: &tracing::Event<'_>) {
         let Wanted { line, of_a_span } = wanted;
-        let (context, recorder) = self.place(event.parent(), of_a_span && event.is_contextual());
-        let recorder = recorder.filter(|_| of_a_span);
-        if !line && recorder.is_none() {
+        let place = self.place(event.parent(), of_a_span && event.is_contextual());
+        let span = place.span().filter(|span| of_a_span && span.is_recorded());
+        if !line && span.is_none() {
             return;
         }
         let callsite = callsite(event.metadata());
@@ -104,11 +106,11 @@ impl<S: Subscriber> Tap<S> {
             |visit| event.record(visit),
             |message, fields| {
                 let event = Event::new(&callsite, message, fields);
-                if let Some(recorder) = recorder {
-                    recorder.tell(|span| span.on_event(&event));
+                if let Some(span) = span {
+                    span.tell(|span| span.on_event(&event));
                 }
                 if line {
-                    spliced.plugin.on_event(&event, &context);
+                    spliced.plugin.on_event(&event, place.context());
                 }
             },
         );
@@ -162,10 +164,10 @@ impl<S: Subscriber> Subscriber for Tap<S> {
         if !ids::is_own(id) {
             self.inner.record(id, values);
         }
-        if let Some(recorder) = self.recorder(id) {
+        if let Some(span) = self.recorded(id) {
             collect(
                 |visit| values.record(visit),
-                |_, fields| recorder.tell(|span| span.on_record(fields)),
+                |_, fields| span.tell(|span| span.on_record(fields)),
             );
         }
     }
@@ -174,10 +176,10 @@ impl<S: Subscriber> Subscriber for Tap<S> {
         if !ids::is_own(id) && !ids::is_own(follows) {
             self.inner.record_follows_from(id, follows);
         }
-        if let Some(recorder) = self.recorder(id)
+        if let Some(span) = self.recorded(id)
             && let Some(cause) = self.spans.get(follows)
         {
-            recorder.tell(|span| span.on_follows_from(&cause.context));
+            span.tell(|span| span.on_follows_from(cause.context()));
         }
     }
 
@@ -205,15 +207,15 @@ impl<S: Subscriber> Subscriber for Tap<S> {
         if !self.bridge.is_awake() {
             return;
         }
-        let Some(Known { metadata, context, recorder }) = self.spans.get(id) else {
+        let Some(span) = self.spans.get(id) else {
             // One that nobody knows is as if it was not there.
             if !is_own {
                 entered::push(id, None);
             }
             return;
         };
-        entered::push(id, is_own.then_some(metadata));
-        enter_span(id.into_u64(), context, recorder);
+        entered::push(id, is_own.then(|| span.metadata()));
+        enter_span(id, span);
     }
 
     fn exit(&self, id: &Id) {
@@ -222,7 +224,7 @@ impl<S: Subscriber> Subscriber for Tap<S> {
         }
         if self.bridge.is_awake() {
             entered::remove(id);
-            exit_span(id.into_u64());
+            exit_span(id);
         }
     }
 
@@ -242,9 +244,8 @@ impl<S: Subscriber> Subscriber for Tap<S> {
         if !self.bridge.is_awake() {
             return true;
         }
-        // With what is known of it, it ends.
-        let ended = self.spans.drop_handle(&id);
-        !is_own || ended.is_some()
+        let closed = self.spans.drop_handle(&id).map(Known::close);
+        !is_own || closed.is_some()
     }
 
     fn current_span(&self) -> Current {

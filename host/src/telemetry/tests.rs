@@ -4,7 +4,10 @@ use std::{cell::Cell, fmt};
 
 use futures_util::StreamExt as _;
 use plugin_api::{Context, SpanContext, adapter::telemetry_object};
-use tracing::{Instrument as _, Span, Subscriber, error_span, info_span, subscriber::DefaultGuard};
+use tracing::{
+    Dispatch, Instrument as _, Metadata, Span, Subscriber, error_span, info_span,
+    subscriber::DefaultGuard,
+};
 use tracing_subscriber::{Registry, filter::LevelFilter, layer::SubscriberExt as _};
 
 use super::{
@@ -18,6 +21,12 @@ use crate::metrics::testing::allocations;
 
 pub(super) fn new_bridge() -> &'static Bridge {
     Box::leak(Box::new(Bridge::new()))
+}
+
+/// That of a span.
+pub(super) fn metadata() -> &'static Metadata<'static> {
+    let span = || info_span!("one").metadata().unwrap();
+    tracing::dispatcher::with_default(&Dispatch::new(Registry::default()), span)
 }
 
 fn subscriber(bridge: &'static Bridge, level: LevelFilter) -> impl Subscriber + Send + Sync {
@@ -44,8 +53,8 @@ fn splice(journal: &Journal, level: LevelFilter) -> (&'static Bridge, DefaultGua
     (bridge, guard)
 }
 
-fn exchange(id: u8, flags: u32) -> Option<Current> {
-    Some(Current::new(Context::new(SpanContext::new([9; 16], [id; 8], flags))))
+fn exchange(id: u8, flags: u32) -> Current {
+    Current::new(Context::new(SpanContext::new([9; 16], [id; 8], flags)))
 }
 
 /// Levels of a log that knows the spans of these tests, and of one that does not.
@@ -57,7 +66,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let bridge = new_bridge();
-    let dispatch = tracing::Dispatch::new(subscriber(bridge, level));
+    let dispatch = Dispatch::new(subscriber(bridge, level));
     tracing::dispatcher::with_default(&dispatch, || {
         bridge.splice(telemetry_object(journal.clone()));
     });
