@@ -58,8 +58,31 @@ pub(crate) struct Tracing {
 pub(crate) enum Follow {
     /// It is sampled: it is exported when it ends.
     Sampled,
-    /// Its request may yet fail or be slow: it waits.
-    Held(Hold),
+    /// Its request may yet fail or be slow: it waits. Boxed, because it is rare, and what follows a span
+    /// is moved more than once.
+    Held(Box<Hold>),
+}
+
+impl Follow {
+    fn held(hold: Hold) -> Self {
+        Self::Held(Box::new(hold))
+    }
+
+    /// Why another span of the same request is recorded, which has this id and may have others below it.
+    fn parent(&self, id: [u8; 8]) -> Self {
+        match self {
+            Self::Sampled => Self::Sampled,
+            Self::Held(hold) => Self::held(hold.parent(id)),
+        }
+    }
+
+    /// Why another span of the same request is recorded.
+    fn leaf(&self) -> Self {
+        match self {
+            Self::Sampled => Self::Sampled,
+            Self::Held(hold) => Self::held(hold.leaf()),
+        }
+    }
 }
 
 impl Tracing {
@@ -155,7 +178,7 @@ impl Tracing {
         if span.is_sampled() {
             return self.records.then_some(Follow::Sampled);
         }
-        self.tail.as_ref().and_then(hold).map(Follow::Held)
+        self.tail.as_ref().and_then(hold).map(Follow::held)
     }
 
     /// A span of the code below this context, and why it is recorded, if it is. Below what is not
@@ -168,7 +191,7 @@ impl Tracing {
         let hold = self.tail.as_ref().and_then(|tail| tail.below(parent.span_id));
         let Some(hold) = hold else { return (*parent, None) };
         let span = self.call(parent);
-        (span, Some(Follow::Held(hold.parent(span.span_id))))
+        (span, Some(Follow::held(hold.parent(span.span_id))))
     }
 
     /// Counts a span that is recorded from now on. One that is sampled begins here for the counters: what

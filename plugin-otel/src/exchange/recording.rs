@@ -57,10 +57,7 @@ impl Recording {
         above.parent_is_remote = record.parent_is_remote;
         record.parent_span_id = span.span_id;
         record.parent_is_remote = false;
-        let follow = match &self.follow {
-            Follow::Sampled => Follow::Sampled,
-            Follow::Held(hold) => Follow::Held(hold.parent(span.span_id)),
-        };
+        let follow = self.follow.parent(span.span_id);
         Some(Self::begin(&self.tracing, &context, above, follow))
     }
 
@@ -71,11 +68,7 @@ impl Recording {
         let now = self.tracing.clock.now();
         let mut next = Record::begin(Kind::Internal, &context, Some(own), "", now);
         next.rename(name);
-        let follow = match &self.follow {
-            Follow::Sampled => Follow::Sampled,
-            Follow::Held(hold) => Follow::Held(hold.leaf()),
-        };
-        let mut next = Self::begin(&self.tracing, &context, next, follow);
+        let mut next = Self::begin(&self.tracing, &context, next, self.follow.leaf());
         next.link(&self.context, false);
         next
     }
