@@ -107,11 +107,16 @@ impl<E: Exchange> AbiExchange for Guarded<E> {
 
 impl<L: ServerLayer> AbiServerLayer for Guarded<L> {
     fn on_request(&self, head: &RequestHead<'_>) -> AbiAccepted {
-        let neutral = || AbiAccepted { context: Context::default(), exchange: RNone };
-        self.hook(neutral, |layer| {
-            let Accepted { context, exchange } = layer.on_request(head);
-            AbiAccepted { context, exchange: exchange.map(exchange_object).into() }
-        })
+        // Written where it goes: what comes out of a guard is copied once more than once.
+        let mut answer = AbiAccepted { context: Context::default(), exchange: RNone };
+        self.hook(
+            || (),
+            |layer| {
+                let Accepted { context, exchange } = layer.on_request(head);
+                answer = AbiAccepted { context, exchange: exchange.map(exchange_object).into() };
+            },
+        );
+        answer
     }
 
     fn on_response(&self, context: &Context, headers: AbiHeaders<'_>) {
@@ -217,12 +222,21 @@ impl<T: Telemetry> AbiTelemetry for Guarded<T> {
     }
 
     fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> AbiBegun {
-        let neutral = || AbiBegun { context: parent.clone(), span: RNone };
-        self.hook(neutral, |telemetry| {
-            let Begun { context, span } = telemetry.on_span(head, parent);
-            let object = |span| AbiSpan_TO::from_value(Guarded(Some(span)), TD_Opaque);
-            AbiBegun { context, span: span.map(object).into() }
-        })
+        // Written where it goes: what comes out of a guard is copied once more than once.
+        let mut begun = AbiBegun { context: Context::default(), span: RNone };
+        let is_told = self.hook(
+            || false,
+            |telemetry| {
+                let Begun { context, span } = telemetry.on_span(head, parent);
+                let object = |span| AbiSpan_TO::from_value(Guarded(Some(span)), TD_Opaque);
+                begun = AbiBegun { context, span: span.map(object).into() };
+                true
+            },
+        );
+        if !is_told {
+            begun.context = parent.clone();
+        }
+        begun
     }
 
     fn on_event(&self, event: &Event<'_>, context: &Context) {
