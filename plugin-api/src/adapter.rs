@@ -107,7 +107,7 @@ impl<E: Exchange> AbiExchange for Guarded<E> {
 
 impl<L: ServerLayer> AbiServerLayer for Guarded<L> {
     fn on_request(&self, head: &RequestHead<'_>) -> AbiAccepted {
-        // Written where it goes: what comes out of a guard is copied once more than once.
+        // Written where it goes: what a guard returns is copied more than once.
         let mut answer = AbiAccepted { context: Context::default(), exchange: RNone };
         self.hook(
             || (),
@@ -222,9 +222,9 @@ impl<T: Telemetry> AbiTelemetry for Guarded<T> {
     }
 
     fn on_span(&self, head: &SpanHead<'_>, parent: &Context) -> AbiBegun {
-        // Written where it goes: what comes out of a guard is copied once more than once.
+        // Written where it goes: what a guard returns is copied more than once.
         let mut begun = AbiBegun { context: Context::default(), span: RNone };
-        let is_told = self.hook(
+        let has_answered = self.hook(
             || false,
             |telemetry| {
                 let Begun { context, span } = telemetry.on_span(head, parent);
@@ -233,7 +233,7 @@ impl<T: Telemetry> AbiTelemetry for Guarded<T> {
                 true
             },
         );
-        if !is_told {
+        if !has_answered {
             begun.context = parent.clone();
         }
         begun
@@ -393,7 +393,7 @@ impl<M: HeaderMap> AbiHeaderMap for Lent<'_, M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{http::NoLayer, metrics::Visit};
+    use crate::{context::SpanContext, http::NoLayer, metrics::Visit, telemetry::Callsite};
 
     struct Silent;
 
@@ -459,6 +459,54 @@ mod tests {
         fn drop(&mut self) {
             panic!("drop")
         }
+    }
+
+    struct FragileLayer;
+
+    impl ServerLayer for FragileLayer {
+        type Exchange = ();
+
+        fn on_request(&self, _: &RequestHead<'_>) -> Accepted<()> {
+            panic!("on_request")
+        }
+    }
+
+    struct FragileTelemetry;
+
+    enum NoSpan {}
+
+    impl Span for NoSpan {
+        fn on_record(&mut self, _: Fields<'_>) {}
+
+        fn on_event(&mut self, _: &Event<'_>) {}
+
+        fn on_follows_from(&mut self, _: &Context) {}
+    }
+
+    impl Telemetry for FragileTelemetry {
+        type Span = NoSpan;
+
+        fn on_span(&self, _: &SpanHead<'_>, _: &Context) -> Begun<NoSpan> {
+            panic!("on_span")
+        }
+
+        fn on_event(&self, _: &Event<'_>, _: &Context) {
+            panic!("on_event")
+        }
+    }
+
+    #[test]
+    fn what_panics_as_it_begins_leaves_the_context_as_it_is() {
+        let layer = AbiServerLayer_TO::from_value(Guarded(Some(FragileLayer)), TD_Opaque);
+        let AbiAccepted { context, exchange } =
+            layer.on_request(&RequestHead::new("GET", "/", &[]));
+        assert!(exchange.is_none() && !context.span().is_valid());
+        let parent = Context::new(SpanContext::new([1; 16], [2; 8], 1)).with_state("a=1", "");
+        let callsite = Callsite::new(Level::INFO, "tests", "one");
+        let head = SpanHead::new(&callsite, Fields::default());
+        let AbiBegun { context, span } = telemetry_object(FragileTelemetry).on_span(&head, &parent);
+        assert!(span.is_none());
+        assert_eq!((context.span(), context.tracestate()), (parent.span(), "a=1"));
     }
 
     #[test]

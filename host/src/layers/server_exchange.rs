@@ -136,7 +136,7 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFu
         let current = exchange.current().get_or_insert_default();
         let mut polled = context::enter(current, || this.inner.poll(cx));
         let Poll::Ready(Ok(response)) = &mut polled else { return polled };
-        if let Some(context) = &current.exchange {
+        if let Some(context) = &current.outer {
             this.spliced.tell_client(context, response.headers_mut());
         }
         if let Some(route) = current.route.take() {

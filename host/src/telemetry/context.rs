@@ -33,11 +33,11 @@ thread_local! {
     static CURRENT: RefCell<Current> = const { RefCell::new(Current::nothing()) };
 }
 
-/// What is known of the exchange that the thread works for just now.
+/// What is known of what the thread works for just now.
 #[derive(Debug, Default)]
 pub(crate) struct Current {
-    /// The context of the exchange; `None` outside of any.
-    pub(crate) exchange: Option<Context>,
+    /// The context around the spans below: that of the exchange, or what a task was given.
+    pub(crate) outer: Option<Context>,
     /// Put here by whoever matches the route, taken by the layer that reports it.
     pub(crate) route: Option<Arc<str>>,
     /// The spans that were entered and not yet left, innermost last. They move with the task: one
@@ -46,23 +46,23 @@ pub(crate) struct Current {
 }
 
 impl Current {
-    /// The beginning of an exchange.
+    /// Work in this context, before any span of it is entered.
     pub(crate) fn new(context: Context) -> Self {
-        Self { exchange: Some(context), ..Self::nothing() }
+        Self { outer: Some(context), ..Self::nothing() }
     }
 
-    /// Outside of any exchange and any span.
+    /// Work for nobody.
     const fn nothing() -> Self {
-        Self { exchange: None, route: None, entered: Vec::new() }
+        Self { outer: None, route: None, entered: Vec::new() }
     }
 
     fn innermost(&self) -> Option<&Known> {
         self.entered.last().map(|(_, span)| span)
     }
 
-    /// That of the innermost span, or of the exchange.
+    /// That of the innermost span, or the one around them all.
     fn context(&self) -> Option<&Context> {
-        self.innermost().map(Known::context).or(self.exchange.as_ref())
+        self.innermost().map(Known::context).or(self.outer.as_ref())
     }
 }
 
@@ -70,7 +70,7 @@ impl Current {
 pub(super) enum Place {
     /// In a span that the plugin knows.
     Span(Known),
-    /// In a context that has no such span; one without ids where there is none.
+    /// In a context whose span is not known, or not asked for; it has no ids where there is none.
     Context(Context),
 }
 
@@ -97,7 +97,8 @@ impl Place {
     }
 }
 
-/// Makes the context of a span that is entered the current one.
+/// Makes the context of a span that is entered the current one. The first one of an exchange allocates
+/// the list of those that are.
 pub(super) fn enter_span(id: &Id, span: Known) {
     // Where a thread ends there is no context any more, and nobody who asks for one.
     _ = CURRENT.try_with(|current| current.borrow_mut().entered.push((id.clone(), span)));
@@ -154,7 +155,7 @@ pub(crate) fn span() -> Option<SpanContext> {
 /// knows. Without a plugin it does nothing.
 pub fn set_route(template: &Arc<str>) {
     CURRENT.with_borrow_mut(|current| {
-        if current.exchange.is_some() {
+        if current.outer.is_some() {
             current.route = Some(Arc::clone(template));
         }
     });
@@ -231,10 +232,15 @@ impl<F: Future> Future for WithContext<F> {
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::abi::AbiBegun;
+    use plugin_api::{
+        Level,
+        abi::AbiBegun,
+        adapter::telemetry_object,
+        telemetry::{Callsite, Fields, SpanHead},
+    };
 
     use super::*;
-    use crate::telemetry::tests::metadata;
+    use crate::telemetry::{journal::Journal, tests::metadata};
 
     fn context(id: u8) -> Context {
         Context::new(SpanContext::new([id; 16], [id; 8], 1))
@@ -294,6 +300,17 @@ mod tests {
     }
 
     #[test]
+    fn a_span_may_end_where_it_is_left() {
+        let journal = Journal::default();
+        let callsite = Callsite::new(Level::INFO, "tests", "one");
+        let head = SpanHead::new(&callsite, Fields::default());
+        let begun = telemetry_object(journal.clone()).on_span(&head, &Context::default());
+        enter_span(&Id::from_u64(1), Known::new(metadata(), begun, None));
+        exit_one(1);
+        assert_eq!(journal.ended(), ["one"]);
+    }
+
+    #[test]
     fn a_span_that_stays_entered_moves_with_its_task() {
         let mut task = slot(1);
         enter(&mut task, || enter_one(2));
@@ -329,6 +346,7 @@ mod tests {
         enter(&mut own, || set_route(&Arc::from("/a/{b}")));
         assert_eq!(own.route.as_deref(), Some("/a/{b}"));
         set_route(&Arc::from("/nobody/listens"));
+        assert_eq!(CURRENT.with_borrow(|current| current.route.clone()), None);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -28,7 +28,7 @@ struct Followed {
     is_recorded: bool,
     /// What records it; `None` where nothing does.
     recorder: Mutex<Option<SpanObject>>,
-    /// Kept until this one has ended: a span does not end before those inside of it.
+    /// Kept until this one has ended: a span does not end before those inside of it that are recorded.
     around: Option<Known>,
 }
 
@@ -53,6 +53,7 @@ impl Known {
     ) -> Self {
         let AbiBegun { context, span } = begun;
         let (is_recorded, recorder) = (span.is_some(), span.into_option());
+        let around = around.filter(|around| is_recorded && around.is_recorded());
         // A thread that ends has none any more.
         let kept = KEPT.try_with(|kept| kept.borrow_mut().pop()).ok().flatten();
         if let Some(mut kept) = kept
@@ -119,32 +120,48 @@ mod tests {
     };
 
     use super::*;
-    use crate::telemetry::{journal::Journal, tests::metadata};
+    use crate::{
+        metrics::testing::allocations,
+        telemetry::{journal::Journal, tests::metadata},
+    };
 
-    /// A span of this name: `unrecorded` is not recorded.
-    fn begin(journal: &Journal, name: &'static str, around: Option<Known>) -> Known {
+    /// What the plugin answers of a span of this name: `unrecorded` is not recorded.
+    fn begun(journal: &Journal, name: &'static str) -> AbiBegun {
         let callsite = Callsite::new(Level::INFO, "tests", name);
         let head = SpanHead::new(&callsite, Fields::default());
-        let begun = telemetry_object(journal.clone()).on_span(&head, &Context::default());
-        Known::new(metadata(), begun, around)
+        let parent = Context::default().with_state("a=1", "b=2");
+        telemetry_object(journal.clone()).on_span(&head, &parent)
+    }
+
+    fn begin(journal: &Journal, name: &'static str, around: Option<&Known>) -> Known {
+        Known::new(metadata(), begun(journal, name), around.cloned())
     }
 
     #[test]
     fn a_span_that_is_over_gives_its_memory_on_and_nothing_else() {
         let journal = Journal::default();
         let outer = begin(&journal, "outer", None);
-        let first = begin(&journal, "first", Some(outer.clone()));
-        let (memory, context) = (Arc::as_ptr(&first.0), first.context().clone());
+        let first = begin(&journal, "first", Some(&outer));
+        let context = first.context().clone();
         first.close();
         assert_eq!((journal.ended(), Arc::strong_count(&outer.0)), (vec!["first"], 1));
-        let second = begin(&journal, "unrecorded", None);
-        assert_eq!(Arc::as_ptr(&second.0), memory);
+        KEPT.with_borrow(|kept| {
+            let [Known(kept)] = &**kept else { panic!("{kept:?}") };
+            assert!(kept.around.is_none() && kept.recorder.lock().unwrap().is_none());
+            assert_eq!(kept.context.tracestate(), "");
+        });
+        let (metadata, begun) = (metadata(), begun(&journal, "unrecorded"));
+        let mut second = None;
+        let taken = allocations(|| second = Some(Known::new(metadata, begun, None)));
+        let second = second.unwrap();
+        assert_eq!(taken, 0);
+        assert_eq!(second.context().tracestate(), "a=1");
         assert_ne!(second.context().span(), context.span());
-        assert!(!second.is_recorded() && second.0.around.is_none());
+        assert!(!second.is_recorded());
         second.tell(|_| panic!("nothing records it"));
         second.close();
-        let third = begin(&journal, "third", Some(outer.clone()));
-        assert_eq!((Arc::as_ptr(&third.0), Arc::strong_count(&outer.0)), (memory, 2));
+        let third = begin(&journal, "third", Some(&outer));
+        assert_eq!(Arc::strong_count(&outer.0), 2);
         let mut told = false;
         third.tell(|_| told = true);
         assert!(third.is_recorded() && told);
@@ -154,13 +171,23 @@ mod tests {
     fn a_span_that_another_one_is_inside_of_is_not_over() {
         let journal = Journal::default();
         let outer = begin(&journal, "outer", None);
-        let inner = begin(&journal, "inner", Some(outer.clone()));
-        let memory = Arc::as_ptr(&outer.0);
+        let inner = begin(&journal, "inner", Some(&outer));
         outer.close();
-        assert_ne!(Arc::as_ptr(&begin(&journal, "next", None).0), memory);
-        assert_eq!(journal.ended(), ["next"]);
+        assert!(KEPT.with_borrow(Vec::is_empty));
+        assert_eq!(journal.ended(), [""; 0]);
         inner.close();
-        assert_eq!(journal.ended(), ["next", "inner", "outer"]);
+        assert_eq!(journal.ended(), ["inner", "outer"]);
+    }
+
+    #[test]
+    fn a_span_that_is_not_recorded_keeps_no_other_and_is_kept_by_none() {
+        let journal = Journal::default();
+        let outer = begin(&journal, "outer", None);
+        let middle = begin(&journal, "unrecorded", Some(&outer));
+        let inner = begin(&journal, "inner", Some(&middle));
+        assert_eq!([&outer, &middle, &inner].map(|span| Arc::strong_count(&span.0)), [1; 3]);
+        outer.close();
+        assert_eq!(journal.ended(), ["outer"]);
     }
 
     #[test]

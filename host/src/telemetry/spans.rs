@@ -63,7 +63,7 @@ impl Spans {
         }
     }
 
-    /// One handle of it is gone; with the last one it is returned. The caller drops it, when the lock is
+    /// One handle of it is gone; with the last one it is returned. The caller closes it, when the lock is
     /// free again: the plugin, which hears of it, may log.
     pub(super) fn drop_handle(&self, id: &Id) -> Option<Known> {
         let mut open = self.open(id);

@@ -58,8 +58,8 @@ pub(crate) struct Tracing {
 pub(crate) enum Follow {
     /// It is sampled: it is exported when it ends.
     Sampled,
-    /// Its request may yet fail or be slow: it waits. Boxed, because it is rare, and what follows a span
-    /// is moved more than once.
+    /// Its request may yet fail or be slow: it waits. Boxed, so that this is a word: it is moved more than
+    /// once, and with every span.
     Held(Box<Hold>),
 }
 
