@@ -344,9 +344,9 @@ pub(crate) const fn flags(w3c: u32, is_remote: bool) -> u32 {
 const MOST_KEPT: usize = 64;
 /// A record has room for the fields of a usual span.
 const USUAL: usize = 512;
-/// Fields that have grown beyond are not kept.
+/// Fields that have grown beyond this are not kept,
 const LARGEST_KEPT: usize = 4096;
-/// A message of this size is.
+/// nor a message that has grown beyond this.
 const LARGEST_MESSAGE_KEPT: usize = 256;
 
 /// Records as each was begun: boxed, and so never copied.

@@ -110,13 +110,14 @@ impl Counted {
     pub(crate) fn read(plugin: &Json) -> Option<Self> {
         let status = &plugin["status"];
         let spans = |name: &str| status["spans"][name].as_u64();
+        let open = spans("live")?;
         Some(Self {
             made: spans("sampled")?,
             exported: spans("exported")?,
             dropped: spans("dropped")?,
             // A span that is not over is neither exported nor dropped.
-            pending: status["export"]["queued"].as_u64()? + spans("live")?,
-            open: spans("live")?,
+            pending: status["export"]["queued"].as_u64()? + open,
+            open,
         })
     }
 

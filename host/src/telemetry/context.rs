@@ -27,7 +27,7 @@ use pin_project_lite::pin_project;
 use plugin_api::{Context, SpanContext};
 use tracing::span::Id;
 
-use super::known::Known;
+use super::{known::Known, place::Place};
 
 thread_local! {
     static CURRENT: RefCell<Current> = const { RefCell::new(Current::nothing()) };
@@ -66,37 +66,6 @@ impl Current {
     }
 }
 
-/// Where something happens.
-pub(super) enum Place {
-    /// In a span that the plugin knows.
-    Span(Known),
-    /// In a context whose span is not known, or not asked for; it has no ids where there is none.
-    Context(Context),
-}
-
-impl Place {
-    pub(super) fn context(&self) -> &Context {
-        match self {
-            Self::Span(span) => span.context(),
-            Self::Context(context) => context,
-        }
-    }
-
-    pub(super) const fn span(&self) -> Option<&Known> {
-        match self {
-            Self::Span(span) => Some(span),
-            Self::Context(_) => None,
-        }
-    }
-
-    pub(super) fn into_span(self) -> Option<Known> {
-        match self {
-            Self::Span(span) => Some(span),
-            Self::Context(_) => None,
-        }
-    }
-}
-
 /// Makes the context of a span that is entered the current one. The first one of an exchange allocates
 /// the list of those that are.
 pub(super) fn enter_span(id: &Id, span: Known) {
@@ -131,8 +100,8 @@ pub(super) fn inside(wanted: bool) -> Place {
     CURRENT.try_with(inside).unwrap_or_else(|_| Place::Context(Context::default()))
 }
 
-/// The context of the exchange that the calling code works for; `None` outside of any, and always
-/// where no plugin is loaded.
+/// The context of the innermost span, or of the exchange, that the calling code works for; `None` outside
+/// of any, and always where no plugin is loaded.
 #[must_use]
 pub fn current() -> Option<Context> {
     CURRENT.with_borrow(|current| current.context().cloned())

@@ -113,7 +113,7 @@ impl telemetry::Span for Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        // As one that logs would, which fails where a look at it is not allowed.
+        // One that logs here looks at the current context, which must not be locked then.
         _ = context::current();
         self.journal.0.ended.lock().unwrap().push(self.name);
         self.journal.0.live.fetch_sub(1, Ordering::Relaxed);

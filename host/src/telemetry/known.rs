@@ -12,7 +12,7 @@ use plugin_api::{
 };
 use tracing::Metadata;
 
-/// More are open at once on few threads.
+/// How many a thread keeps for the next ones: it hardly ever has more open at once.
 const MOST_KEPT: usize = 16;
 
 /// A span that the plugin knows. Shared, because the plugin is not called while the spans or the

@@ -54,6 +54,7 @@ mod ids;
 mod journal;
 mod known;
 pub(crate) mod log;
+mod place;
 #[cfg(test)]
 mod plain;
 mod spans;

@@ -18,11 +18,12 @@ use tracing_core::span::Current;
 
 use super::{
     bridge::{Bridge, Spliced, Threshold, Wanted},
-    context::{self, Place, enter_span, exit_span},
+    context::{self, enter_span, exit_span},
     entered,
     fields::collect,
     ids,
     known::Known,
+    place::Place,
     spans::Spans,
 };
 
