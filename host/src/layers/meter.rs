@@ -48,13 +48,14 @@ impl Meter {
     }
 
     /// A tunnel and a stream of events last as long as somebody wants them to: how long says nothing
-    /// of how the service does.
-    pub(super) fn answered<B>(&mut self, response: &Response<B>, is_tunnel: bool) {
+    /// of how the service does. What says beforehand how long it is is none of them.
+    pub(super) fn answered<B: http_body::Body>(&mut self, response: &Response<B>, is_tunnel: bool) {
         match &mut self.side {
             Side::Server(request) => request.answered(response.status()),
             Side::Client(call) => call.answered(response.status(), response.version()),
         }
-        self.is_measured = !is_tunnel && !is_event_stream(response.headers());
+        let has_an_end = || response.body().size_hint().exact().is_some();
+        self.is_measured = !is_tunnel && (has_an_end() || !is_event_stream(response.headers()));
     }
 
     /// The exchange is over.
@@ -79,10 +80,12 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 mod tests {
     use std::{convert::Infallible, future, time::Duration};
 
+    use bytes::Bytes;
     use http::{Request as HttpRequest, Uri};
-    use http_body_util::BodyExt;
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
     use plugin_api::metrics::Exemplar;
-    use tower::{ServiceExt, service_fn};
+    use tower::{BoxError, ServiceExt, service_fn};
 
     use super::*;
     use crate::{
@@ -179,10 +182,25 @@ mod tests {
         ] {
             let handler = service_fn(move |_| async move {
                 let response = Response::builder().status(status).header(name, value);
-                Ok::<_, Infallible>(response.body(Body::empty()).unwrap())
+                Ok::<_, Infallible>(response.body(endless()).unwrap())
             });
             assert_eq!(measured(handler).await, [], "{value}");
         }
+    }
+
+    /// A body that does not say beforehand how long it is.
+    fn endless() -> Body {
+        Body::new(StreamBody::new(futures_util::stream::empty::<Result<Frame<Bytes>, BoxError>>()))
+    }
+
+    #[tokio::test]
+    async fn events_that_are_all_there_are_timed() {
+        let handler = service_fn(|_| async {
+            let response = Response::builder().header("content-type", "text/event-stream");
+            Ok::<_, Infallible>(response.body(Body::from("data: 1\n\n")).unwrap())
+        });
+        let wanted = "http.response.status_code=200";
+        assert_eq!(measured(handler).await, [(wanted.to_owned(), 1)]);
     }
 
     #[tokio::test]
