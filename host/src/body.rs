@@ -33,6 +33,8 @@ enum Kind {
 pub(crate) trait Keep:
     http_body::Body<Data = Bytes, Error = BoxError> + Send + Unpin
 {
+    /// See [`Body::runs_code`].
+    fn runs_code(&self) -> bool;
     /// Takes the box of a body that nobody asks for anything any more.
     fn keep(self: Box<Self>);
 }
@@ -79,6 +81,15 @@ impl Body {
             return own.take().unwrap_or_default();
         }
         body.map_or_else(Self::empty, |body| Self::boxed(Box::new(body.map_err(Into::into))))
+    }
+
+    /// Whether there may be more to it than bytes that are there or come from a socket.
+    pub(crate) fn runs_code(&self) -> bool {
+        match &self.kind {
+            Kind::Full(_) | Kind::Incoming(_) => false,
+            Kind::Boxed(_) => true,
+            Kind::Kept(Kept(body)) => body.as_ref().is_some_and(|body| body.runs_code()),
+        }
     }
 
     /// It is that of a response of the instance that was `chosen`.

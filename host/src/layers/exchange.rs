@@ -67,8 +67,8 @@ pub(super) struct State<F: Follower> {
     /// Counted by the request's body, which may live on while the response is sent.
     request_bytes: Option<Arc<AtomicU64>>,
     response_bytes: u64,
-    /// The context that its handler and the response's body work in, where they are the host's.
-    current: Option<Current>,
+    /// The context that its handler and the response's body work in; nothing where others tell it.
+    current: Current,
     /// What follows the response head, once that is there.
     rest: Option<Rest>,
 }
@@ -82,6 +82,8 @@ struct Rest {
     expected: Option<u64>,
     /// HTTP/1.1 has trailers only where the length is not known, and asks for no frame past it.
     may_have_trailers: bool,
+    /// Whether code may run in it, which is to find the context of the exchange.
+    is_in_context: bool,
 }
 
 impl<F: Follower> Exchange<F> {
@@ -98,7 +100,7 @@ impl<F: Follower> Exchange<F> {
                 otherwise: None,
                 request_bytes: None,
                 response_bytes: 0,
-                current: None,
+                current: Current::default(),
                 rest: None,
             }));
         };
@@ -113,7 +115,7 @@ impl<F: Follower> Exchange<F> {
     }
 
     /// The context to enter around whatever works for this exchange.
-    pub(super) const fn current(&mut self) -> &mut Option<Current> {
+    pub(super) const fn current(&mut self) -> &mut Current {
         &mut self.0.current
     }
 
@@ -137,7 +139,8 @@ impl<F: Follower> Exchange<F> {
         let body = std::mem::take(response.body_mut());
         let expected = if unread { Some(0) } else { body.size_hint().exact() };
         let may_have_trailers = version == Version::HTTP_2;
-        self.0.rest = Some(Rest { body, outcome, expected, may_have_trailers });
+        let is_in_context = self.0.current.outer().is_some() && body.runs_code();
+        self.0.rest = Some(Rest { body, outcome, expected, may_have_trailers, is_in_context });
         *response.body_mut() = Body::kept(self.0);
     }
 
@@ -238,9 +241,14 @@ impl<F: Follower> Drop for State<F> {
 }
 
 impl<F: Follower> Keep for State<F> {
+    fn runs_code(&self) -> bool {
+        self.rest.as_ref().is_some_and(|rest| rest.body.runs_code())
+    }
+
     fn keep(mut self: Box<Self>) {
         self.is_dropped();
-        (self.rest, self.current, self.request_bytes) = (None, None, None);
+        (self.rest, self.request_bytes) = (None, None);
+        self.current.clear();
         F::keep(self);
     }
 }
@@ -259,9 +267,10 @@ impl<F: Follower> http_body::Body for State<F> {
         let this = self.get_mut();
         let Some(rest) = &mut this.rest else { return Poll::Ready(None) };
         let body = Pin::new(&mut rest.body);
-        let polled = match &mut this.current {
-            Some(current) => context::enter(current, || body.poll_frame(cx)),
-            None => body.poll_frame(cx),
+        let polled = if rest.is_in_context {
+            context::enter(&mut this.current, || body.poll_frame(cx))
+        } else {
+            body.poll_frame(cx)
         };
         this.passed(&polled);
         polled

@@ -149,8 +149,10 @@ impl Follower for Recorder {
         if let Some(mut meter) = self.meter.take() {
             meter.end(end);
         }
-        let end = self.told(end);
-        self.hook(|plugin| plugin.on_end(&end));
+        if self.plugin.is_some() {
+            let end = self.told(end);
+            self.hook(|plugin| plugin.on_end(&end));
+        }
     }
 }
 
@@ -202,7 +204,7 @@ mod tests {
     use super::*;
     use crate::{
         metrics::{Requests, testing::allocations},
-        telemetry::context::Current,
+        telemetry::context,
     };
 
     /// An exchange that the plugin does not record.
@@ -242,10 +244,11 @@ mod tests {
         let (requests, hooks) = Default::default();
         let route = Arc::<str>::from("/{x}");
         let mut exchange = unrecorded(&requests, &hooks);
-        let mut current = Current::default();
-        current.route = Some(Arc::clone(&route));
-        *exchange.current() = Some(current);
+        exchange.current().begin(Context::default());
+        context::enter(exchange.current(), || context::set_route(&route));
         drop(answered(exchange));
         assert_eq!(Arc::strong_count(&route), 1);
+        let mut next = unrecorded(&requests, &hooks);
+        assert!(next.current().outer().is_none(), "the next one works for nobody yet");
     }
 }

@@ -22,13 +22,7 @@ use super::{
     meter::Meter,
     recorder::{Recorded, Recorder},
 };
-use crate::{
-    Body,
-    connect::Via,
-    metrics::Requests,
-    monotonic,
-    telemetry::context::{self, Current},
-};
+use crate::{Body, connect::Via, metrics::Requests, monotonic, telemetry::context::Entered};
 
 /// Asks the plugin about every request and tells it how each one went; measures them all.
 #[derive(Clone)]
@@ -108,9 +102,11 @@ where
         exchange.follower().measured_in(&context);
         exchange.count_request(request.body_mut());
         let version = request.version();
-        let current = exchange.current().insert(Current::new(context));
-        let inner = context::enter(current, || self.inner.call(request));
+        exchange.current().begin(context);
         let spliced = Arc::clone(&self.spliced);
+        let entered = Entered::new(exchange.current());
+        let inner = self.inner.call(request);
+        drop(entered);
         ServerFuture { inner, version, spliced, exchange: Some(exchange) }
     }
 }
@@ -133,13 +129,15 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for ServerFu
         let this = self.project();
         // It is gone once it has answered.
         let Some(exchange) = this.exchange else { return this.inner.poll(cx) };
-        let current = exchange.current().get_or_insert_default();
-        let mut polled = context::enter(current, || this.inner.poll(cx));
+        let current = exchange.current();
+        let entered = Entered::new(current);
+        let mut polled = this.inner.poll(cx);
+        drop(entered);
         let Poll::Ready(Ok(response)) = &mut polled else { return polled };
-        if let Some(context) = &current.outer {
+        if let Some(context) = current.outer() {
             this.spliced.tell_client(context, response.headers_mut());
         }
-        if let Some(route) = current.route.take() {
+        if let Some(route) = current.take_route() {
             exchange.follower().route(&route);
         }
         let Some(mut exchange) = this.exchange.take() else { return polled };
@@ -164,7 +162,10 @@ mod tests {
     use tower_test::mock::{self, Handle, Mock, SendResponse};
 
     use super::*;
-    use crate::layers::{ErrorStatusLayer, error_status::ErrorStatus, testing::Journal};
+    use crate::{
+        layers::{AccessLog, ErrorStatusLayer, error_status::ErrorStatus, testing::Journal},
+        telemetry::context,
+    };
 
     type Handler = Mock<Request<Body>, Response<Body>>;
 
@@ -347,6 +348,22 @@ mod tests {
         drop(service.oneshot(Request::default()).await);
         let told = journal.take();
         assert_eq!(told[1..], ["route /a/{b}", "response 200", "end complete 0 0"]);
+    }
+
+    #[tokio::test]
+    async fn code_in_a_response_body_finds_the_context_whatever_else_follows_it() {
+        let handler = tower::service_fn(|_: Request<Body>| async {
+            let chunk = futures_util::stream::once(async {
+                let found = context::current().is_some().to_string();
+                Ok::<_, BoxError>(Frame::data(Bytes::from(found)))
+            });
+            Ok::<_, Infallible>(Response::new(Body::new(StreamBody::new(chunk))))
+        });
+        let layer = Journal::default().server_layer();
+        let service = ServerExchange::new(AccessLog(handler), layer, Arc::default());
+        let response = service.oneshot(Request::default()).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "true");
+        assert!(context::current().is_none());
     }
 
     #[tokio::test]

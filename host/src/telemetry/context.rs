@@ -33,51 +33,89 @@ thread_local! {
     static CURRENT: RefCell<Current> = const { RefCell::new(Current::nothing()) };
 }
 
-/// What is known of what the thread works for just now.
+/// What is known of what the thread works for just now; nothing, where that is for nobody. Boxed, so that
+/// it changes places with the thread's around every poll as one word.
 #[derive(Debug, Default)]
-pub(crate) struct Current {
+pub(crate) struct Current(Option<Box<Work>>);
+
+#[derive(Debug, Default)]
+struct Work {
     /// The context around the spans below: that of the exchange, or what a task was given.
-    pub(crate) outer: Option<Context>,
+    outer: Option<Context>,
     /// Put here by whoever matches the route, taken by the layer that reports it.
-    pub(crate) route: Option<Arc<str>>,
+    route: Option<Arc<str>>,
     /// The spans that were entered and not yet left, innermost last. They move with the task: one
     /// that is left on another thread than it was entered on finds its way back.
     entered: Vec<(Id, Known)>,
 }
 
+/// A list of entered spans that had room for more is not kept for the next exchange.
+const MOST_ENTERED_KEPT: usize = 64;
+
 impl Current {
     /// Work in this context, before any span of it is entered.
     pub(crate) fn new(context: Context) -> Self {
-        Self { outer: Some(context), ..Self::nothing() }
+        let mut current = Self::nothing();
+        current.begin(context);
+        current
     }
 
     /// Work for nobody.
     const fn nothing() -> Self {
-        Self { outer: None, route: None, entered: Vec::new() }
+        Self(None)
+    }
+
+    /// Begins work in this context, in the memory of what is over.
+    pub(crate) fn begin(&mut self, context: Context) {
+        self.0.get_or_insert_default().outer = Some(context);
+    }
+
+    /// Forgets all but the memory.
+    pub(crate) fn clear(&mut self) {
+        let Some(work) = &mut self.0 else { return };
+        (work.outer, work.route) = (None, None);
+        work.entered.clear();
+        if work.entered.capacity() > MOST_ENTERED_KEPT {
+            work.entered = Vec::new();
+        }
+    }
+
+    /// The context around the spans, where the work is for somebody.
+    pub(crate) fn outer(&self) -> Option<&Context> {
+        self.0.as_ref()?.outer.as_ref()
+    }
+
+    /// The template that matched the request, once.
+    pub(crate) fn take_route(&mut self) -> Option<Arc<str>> {
+        self.0.as_mut()?.route.take()
     }
 
     fn innermost(&self) -> Option<&Known> {
-        self.entered.last().map(|(_, span)| span)
+        self.0.as_ref()?.entered.last().map(|(_, span)| span)
     }
 
     /// That of the innermost span, or the one around them all.
     fn context(&self) -> Option<&Context> {
-        self.innermost().map(Known::context).or(self.outer.as_ref())
+        self.innermost().map(Known::context).or_else(|| self.outer())
     }
 }
 
-/// Makes the context of a span that is entered the current one. The first one of an exchange allocates
-/// the list of those that are.
+/// Makes the context of a span that is entered the current one.
 pub(super) fn enter_span(id: &Id, span: Known) {
+    let entered = |current: &RefCell<Current>| {
+        let Current(work) = &mut *current.borrow_mut();
+        work.get_or_insert_default().entered.push((id.clone(), span));
+    };
     // Where a thread ends there is no context any more, and nobody who asks for one.
-    _ = CURRENT.try_with(|current| current.borrow_mut().entered.push((id.clone(), span)));
+    _ = CURRENT.try_with(entered);
 }
 
 /// Puts the context around a span that is left back. Spans may be left in another order than they
 /// were entered in; one that was not entered here changes nothing.
 pub(super) fn exit_span(id: &Id) {
     let left = |current: &RefCell<Current>| {
-        let entered = &mut current.borrow_mut().entered;
+        let Current(work) = &mut *current.borrow_mut();
+        let entered = &mut work.as_mut()?.entered;
         // Nearly always it is the innermost one.
         entered.pop_if(|(one, _)| one == id).or_else(|| {
             let place = entered.iter().rposition(|(one, _)| one == id)?;
@@ -123,30 +161,32 @@ pub(crate) fn span() -> Option<SpanContext> {
 /// The host's own routes do this by themselves; a handler that routes on its own calls it once it
 /// knows. Without a plugin it does nothing.
 pub fn set_route(template: &Arc<str>) {
-    CURRENT.with_borrow_mut(|current| {
-        if current.outer.is_some() {
-            current.route = Some(Arc::clone(template));
+    CURRENT.with_borrow_mut(|Current(work)| {
+        if let Some(work) = work.as_mut().filter(|work| work.outer.is_some()) {
+            work.route = Some(Arc::clone(template));
         }
     });
 }
 
 /// Runs `body` with `slot` as the current context and puts it back, changed or not, afterwards.
 pub(crate) fn enter<R>(slot: &mut Current, body: impl FnOnce() -> R) -> R {
-    let _swapped = Swapped::new(slot);
+    let _entered = Entered::new(slot);
     body()
 }
 
-/// The slot and the thread's context, exchanged until this is dropped, also by a panic.
-struct Swapped<'a>(&'a mut Current);
+/// The slot and the thread's context, exchanged until this is dropped, also by a panic. For what is too
+/// large to be moved through [`enter`].
+#[must_use]
+pub(crate) struct Entered<'a>(&'a mut Current);
 
-impl<'a> Swapped<'a> {
-    fn new(slot: &'a mut Current) -> Self {
+impl<'a> Entered<'a> {
+    pub(crate) fn new(slot: &'a mut Current) -> Self {
         swap(slot);
         Self(slot)
     }
 }
 
-impl Drop for Swapped<'_> {
+impl Drop for Entered<'_> {
     fn drop(&mut self) {
         swap(self.0);
     }
@@ -294,6 +334,22 @@ mod tests {
         assert_eq!(back.join().unwrap(), Some(1));
     }
 
+    #[test]
+    fn what_is_over_leaves_its_memory_to_the_next_and_nothing_else() {
+        let mut current = slot(1);
+        let mut exchange = |spans: u8| {
+            current.begin(context(1));
+            enter(&mut current, || (1..=spans).for_each(enter_one));
+            current.clear();
+            assert!(current.context().is_none() && current.take_route().is_none());
+            current.0.as_ref().map_or(0, |work| work.entered.capacity())
+        };
+        let kept = exchange(3);
+        assert!(kept >= 3);
+        assert_eq!(exchange(1), kept);
+        assert_eq!(exchange(u8::MAX), 0, "a list that has grown long is given back");
+    }
+
     #[tokio::test]
     async fn a_function_that_blocks_keeps_the_context() {
         let blocking = enter(&mut slot(7), || {
@@ -313,9 +369,9 @@ mod tests {
     fn the_route_comes_back_in_the_slot() {
         let mut own = slot(1);
         enter(&mut own, || set_route(&Arc::from("/a/{b}")));
-        assert_eq!(own.route.as_deref(), Some("/a/{b}"));
+        assert_eq!(own.take_route().as_deref(), Some("/a/{b}"));
         set_route(&Arc::from("/nobody/listens"));
-        assert_eq!(CURRENT.with_borrow(|current| current.route.clone()), None);
+        assert_eq!(CURRENT.with_borrow_mut(Current::take_route), None);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
