@@ -253,14 +253,12 @@ impl Record {
 
     /// Adds so many attributes that are encoded already, all of them or none.
     pub(crate) fn encoded(&mut self, attributes: u32, bytes: &[u8]) {
-        let fields = &mut self.fields;
-        if self.attributes + attributes > MOST_ATTRIBUTES || fields.len() + bytes.len() > MOST_BYTES
-        {
+        if self.has_room(attributes, bytes.len()) {
+            self.attributes += attributes;
+            self.fields.extend_from_slice(bytes);
+        } else {
             self.dropped_attributes += attributes;
-            return;
         }
-        self.attributes += attributes;
-        fields.extend_from_slice(bytes);
     }
 
     /// Adds a link to the span of another trace, or of this one, with a few attributes.
@@ -303,14 +301,18 @@ impl Record {
     /// The place for an attribute of this length, if there is one.
     #[inline]
     fn attribute(&mut self, length: usize) -> Option<&mut Vec<u8>> {
-        let fields = &mut self.fields;
-        let most = if length > SHORT { MOST_BYTES - ROOM_FOR_SHORT } else { MOST_BYTES };
-        if self.attributes >= MOST_ATTRIBUTES || fields.len() + length > most {
+        if !self.has_room(1, length) {
             self.dropped_attributes += 1;
             return None;
         }
         self.attributes += 1;
-        Some(fields)
+        Some(&mut self.fields)
+    }
+
+    #[inline]
+    fn has_room(&self, attributes: u32, length: usize) -> bool {
+        let most = if length > SHORT { MOST_BYTES - ROOM_FOR_SHORT } else { MOST_BYTES };
+        self.attributes + attributes <= MOST_ATTRIBUTES && self.fields.len() + length <= most
     }
 }
 

@@ -1,5 +1,6 @@
 //! Follows exchanges: each layer begins a span, its exchange fills the record, the end hands it over.
 
+mod authority;
 mod capture;
 mod client;
 mod end;
@@ -13,11 +14,11 @@ use std::sync::Arc;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use plugin_api::{Host, RequestHead, SpanContext};
 
+pub(crate) use self::{authority::host_and_port, client::Client, server::Server, tail::Tally};
 use self::{
     capture::Capture,
     tail::{Hold, Tail},
 };
-pub(crate) use self::{client::Client, head::host_and_port, server::Server, tail::Tally};
 use crate::{
     cardinality::Cardinality,
     clock::Clock,
