@@ -14,6 +14,8 @@ pub(crate) struct Artifacts {
     pub(crate) forwarder: PathBuf,
     pub(crate) instrumented: PathBuf,
     pub(crate) plugin: PathBuf,
+    /// The plugin that does nothing, `plugin-api/examples/noop.rs`.
+    pub(crate) noop: PathBuf,
     /// The forwarder with the tracing of others, or why it is not there.
     pub(crate) peers: Result<PathBuf, String>,
 }
@@ -28,12 +30,14 @@ impl Artifacts {
         // The examples first: they bring a host with the features of the dev-dependencies.
         build(&["--package", "host", "--example", "forwarder", "--example", "instrumented"]);
         build(&["--package", "host", "--package", "plugin-otel"]);
+        build(&["--package", "plugin-api", "--example", "noop"]);
         let built = target().join(profile);
         Self {
             host: built.join("host"),
             forwarder: built.join("examples/forwarder"),
             instrumented: built.join("examples/instrumented"),
             plugin: built.join("libplugin_otel.so"),
+            noop: built.join("examples/libnoop.so"),
             peers,
         }
     }

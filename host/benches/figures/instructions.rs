@@ -15,11 +15,11 @@ use crate::{
     profile::Profile,
     programs::Programs,
     scene::FORWARDED,
-    server::Server,
+    server::{self, Server},
     sink::Sink,
     subject::{
         ALL, NONE, Protocol,
-        Subject::{self, Bare, Disabled, Nginx, Peer, Plain, Sampled, Stack},
+        Subject::{self, Bare, Disabled, Nginx, Noop, Peer, Plain, Sampled, Stack},
     },
 };
 
@@ -33,14 +33,19 @@ const COUNTED: usize = 500;
 /// An answer that takes longer never comes.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What is left to export has gone when no export came for this long, of many delays of a batch.
-const SETTLED: Duration = Duration::from_millis(700);
+/// How long spans wait for their batch. Under valgrind a program is some fifty times slower: batches are
+/// as large as those of [`server::DELAY`] are without it.
+const DELAY: Duration = Duration::from_secs(5);
+
+/// What is left to export has gone when no export came for this long.
+const SETTLED: Duration = Duration::from_secs(6);
 
 /// The arms of which a change of the host or the plugin is seen.
-pub(crate) const OWN: [Subject; 7] = [
+pub(crate) const OWN: [Subject; 8] = [
     Bare,
     Plain,
     Disabled,
+    Noop,
     NONE,
     Sampled("0.01", Protocol::Grpc),
     ALL,
@@ -77,7 +82,8 @@ impl Instructions {
                 continue;
             }
             let callgrind = Callgrind::new(programs.folder.path(), &format!("arm{number}"));
-            programs.prefix = callgrind.prefix();
+            let delay = format!("{}={}", server::DELAY_VARIABLE, DELAY.as_millis());
+            programs.prefix = [vec!["env".into(), delay.into()], callgrind.prefix()].concat();
             let counted = subject
                 .start(programs)
                 .and_then(|(server, sink)| measure(&server, callgrind, sink.as_ref()));
@@ -170,7 +176,8 @@ fn ask(connections: &mut [TcpStream], times: usize) -> io::Result<()> {
 }
 
 fn settle(sink: Option<&Sink>) {
-    let exported = || sink.map_or(0, Sink::spans);
+    let Some(sink) = sink else { return };
+    let exported = || sink.spans();
     let (mut spans, mut since) = (exported(), Instant::now());
     while since.elapsed() < SETTLED {
         thread::park_timeout(SETTLED / 20);

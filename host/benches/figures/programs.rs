@@ -108,7 +108,6 @@ impl Programs<'_> {
         if let Some(collector) = collector {
             command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"));
             command.env("OTEL_EXPORTER_OTLP_INSECURE", "true");
-            command.env("OTEL_BSP_SCHEDULE_DELAY", "100");
             command.env("OTEL_BSP_MAX_QUEUE_SIZE", "65536");
         }
         Server::start(command, &folder, address, None)
@@ -130,7 +129,7 @@ impl Programs<'_> {
         command.args([address.port().to_string(), self.upstream.to_string()]);
         command.args(collector.map(|collector| collector.to_string()));
         command.env("PYTHONPATH", packages).env("OTEL_SEMCONV_STABILITY_OPT_IN", "http");
-        command.env("OTEL_BSP_SCHEDULE_DELAY", "100").env("OTEL_BSP_MAX_QUEUE_SIZE", "65536");
+        command.env("OTEL_BSP_MAX_QUEUE_SIZE", "65536");
         Server::start(command, self.folder.path(), address, None)
     }
 

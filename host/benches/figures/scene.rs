@@ -27,6 +27,9 @@ fn common(upstream: SocketAddr) -> String {
     )
 }
 
+/// Keys of a plugin that is loaded.
+const LOADED: &str = "enabled = true\nrequired = true\n";
+
 /// A host that answers by itself.
 pub(crate) fn upstream() -> String {
     let large = "x".repeat(LARGE_BODY);
@@ -60,12 +63,13 @@ pub(crate) fn traced(
     collector: SocketAddr,
     own: &str,
 ) -> String {
-    // What a run leaves in the queue is to be gone before the next one counts.
-    let own = format!(
-        "enabled = true\nrequired = true\nendpoint = \"http://{collector}\"\n\
-         schedule-delay = \"100ms\"\n{own}"
-    );
+    let own = format!("{LOADED}endpoint = \"http://{collector}\"\n{own}");
     otel(upstream, plugin, &own)
+}
+
+/// A forwarding host whose plugin has no settings.
+pub(crate) fn loaded(upstream: SocketAddr, plugin: &Path) -> String {
+    otel(upstream, plugin, LOADED)
 }
 
 /// Keys of [`traced`]: the share of traces that is recorded.

@@ -148,6 +148,12 @@ impl Drop for Server {
     }
 }
 
+/// How long spans wait for their batch: what a turn leaves is to be gone before the next one counts.
+pub(crate) const DELAY: Duration = Duration::from_millis(100);
+
+/// The variable for it, which all that trace hear; in milliseconds.
+pub(crate) const DELAY_VARIABLE: &str = "OTEL_BSP_SCHEDULE_DELAY";
+
 /// The program with nothing of this process's own configuration. Whatever stands before it on the
 /// command line becomes the program, so the process is the same.
 pub(crate) fn command(program: &Path, prefix: &[OsString]) -> Command {
@@ -160,6 +166,7 @@ pub(crate) fn command(program: &Path, prefix: &[OsString]) -> Command {
             command.env_remove(&name);
         }
     }
+    command.env(DELAY_VARIABLE, DELAY.as_millis().to_string());
     command
 }
 

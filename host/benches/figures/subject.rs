@@ -25,6 +25,8 @@ pub(crate) enum Subject {
     Missing,
     /// The host with `enabled = false`.
     Disabled,
+    /// The host with a plugin that is asked about every request and does nothing.
+    Noop,
     /// The host that records this share of the traces, given as the operator writes it.
     Sampled(&'static str, Protocol),
     /// The host that records all, and nobody listens at the collector's port.
@@ -71,6 +73,7 @@ impl Subject {
             Self::Plain => programs.host(&scene::plain(to)),
             Self::Missing => programs.host(&scene::missing(to)),
             Self::Disabled => programs.host(&scene::disabled(to, plugin)),
+            Self::Noop => programs.host(&scene::loaded(to, &programs.artifacts.noop)),
             Self::Sampled(ratio, Protocol::Grpc) => programs.traced(collector, &sampled(ratio)),
             Self::Sampled(ratio, Protocol::Http) => {
                 let own = format!("protocol = \"http/protobuf\"\n{}", sampled(ratio));
@@ -106,6 +109,7 @@ impl fmt::Display for Subject {
             Self::Plain => f.write_str("host, no plugin"),
             Self::Missing => f.write_str("host, plugin file missing"),
             Self::Disabled => f.write_str("host, `enabled = false`"),
+            Self::Noop => f.write_str("host, a plugin that does nothing"),
             Self::Sampled(ratio, protocol) => {
                 let protocol = match protocol {
                     Protocol::Grpc => "gRPC",

@@ -1,6 +1,4 @@
-//! The SDK: everything as it comes, but a queue as long as the plugin's.
-
-use std::time::Duration;
+//! The SDK: everything as it comes or as `OTEL_*` say, but a queue as long as the plugin's.
 
 use opentelemetry::{global, trace::TracerProvider as _};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
@@ -25,7 +23,6 @@ impl Export {
             .build()?;
         let batch = BatchConfigBuilder::default()
             .with_max_queue_size(65_536)
-            .with_scheduled_delay(Duration::from_millis(100))
             .build();
         let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batch).build();
         let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio)));
