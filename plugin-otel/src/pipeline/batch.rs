@@ -24,6 +24,9 @@ const SCOPES: u8 = 0x12;
 /// The tag of `ResourceSpans.schema_url` and of `ScopeSpans.schema_url`.
 const SCHEMA_URL: u8 = 0x1a;
 
+/// So many chunks are worth an export of their own.
+const USUAL_PARTS: usize = 24;
+
 /// The scope of the spans of exchanges.
 static OWN_SCOPE: LazyLock<Bytes> = LazyLock::new(|| {
     let scope = InstrumentationScope::builder(semconv::SCOPE)
@@ -133,7 +136,8 @@ impl Batch {
         let known = self.groups.iter().rposition(|group| group.scope == scope);
         let index = known.unwrap_or_else(|| {
             let fields = scope.fields();
-            self.groups.push(Group { scope, fields, length: 0, parts: Vec::new() });
+            let parts = Vec::with_capacity(USUAL_PARTS);
+            self.groups.push(Group { scope, fields, length: 0, parts });
             self.groups.len() - 1
         });
         &mut self.groups[index]
@@ -141,20 +145,26 @@ impl Batch {
 
     /// The request's body in parts; `resource` is what [`resource_fields`] gave.
     pub(crate) fn frame(&self, resource: &[u8]) -> Vec<Bytes> {
-        let groups: usize = self.groups.iter().map(|group| otlp::field_len(group.len())).sum();
-        let mut start = Vec::with_capacity(resource.len() + 16);
-        otlp::head(&mut start, FIRST, resource.len() + groups);
-        start.extend_from_slice(resource);
-        let mut parts = vec![start.into()];
+        let length: usize = self.groups.iter().map(|group| otlp::field_len(group.len())).sum();
+        let count: usize = self.groups.iter().map(|group| 1 + group.parts.len()).sum();
+        let mut parts = Vec::with_capacity(1 + count);
+        parts.push(head(FIRST, resource, length));
         for group in &self.groups {
-            let mut head = Vec::with_capacity(group.fields.len() + 16);
-            otlp::head(&mut head, SCOPES, group.len());
-            head.extend_from_slice(&group.fields);
-            parts.push(head.into());
+            parts.push(head(SCOPES, &group.fields, group.length));
             parts.extend(group.parts.iter().cloned());
         }
         parts
     }
+}
+
+/// The beginning of a message that has these fields, and so many bytes of further ones.
+fn head(tag: u8, fields: &[u8], further: usize) -> Bytes {
+    let content = fields.len() + further;
+    // Not a byte more: what has some to spare takes another allocation.
+    let mut out = Vec::with_capacity(otlp::field_len(content) - further);
+    otlp::head(&mut out, tag, content);
+    out.extend_from_slice(fields);
+    out.into()
 }
 
 impl Group {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 
 use super::{
     batch::Scope,
@@ -35,8 +36,11 @@ pub(super) struct Chunk {
     pub(super) units: usize,
     pub(super) bytes: Bytes,
     /// Whose they are, in order.
-    pub(super) runs: Vec<Run>,
+    pub(super) runs: Runs,
 }
+
+/// Mostly all of a chunk are of one scope.
+pub(super) type Runs = SmallVec<[Run; 1]>;
 
 /// Items of one scope in a chunk.
 #[derive(Debug)]
@@ -106,7 +110,7 @@ struct Open {
     dropped: u64,
     items: usize,
     bytes: Vec<u8>,
-    runs: Vec<Run>,
+    runs: Runs,
     /// What is left of the grant.
     room: (usize, usize),
     closed: bool,
@@ -234,7 +238,7 @@ impl Buffers {
             return open.refuse(Pushed::NoRoom);
         }
         open.accepted += 1;
-        let runs = vec![Run { scope, end: bytes.len() }];
+        let runs = smallvec![Run { scope, end: bytes.len() }];
         let is_due = queue.add(Chunk { items: 1, units, bytes: bytes.into(), runs });
         if is_due { Pushed::ExportIsDue } else { Pushed::Waiting }
     }

@@ -170,6 +170,7 @@ mod tests {
     use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
     use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+    use smallvec::smallvec;
 
     use super::*;
     use crate::{
@@ -208,7 +209,7 @@ mod tests {
             let mut bytes = Vec::new();
             encode::span(span, &mut bytes);
             let scope = Scope::Api(scope_fields(&span.instrumentation_scope).into());
-            let runs = vec![Run { scope, end: bytes.len() }];
+            let runs = smallvec![Run { scope, end: bytes.len() }];
             batch.add(Chunk { items: 1, units: 1, bytes: bytes.into(), runs });
         }
         batch

@@ -176,7 +176,12 @@ mod tests {
     use super::*;
 
     fn add(queue: &Queue, items: usize, length: usize) -> bool {
-        queue.add(Chunk { items, units: items, bytes: vec![0; length].into(), runs: Vec::new() })
+        queue.add(Chunk {
+            items,
+            units: items,
+            bytes: vec![0; length].into(),
+            runs: Default::default(),
+        })
     }
 
     #[test]
