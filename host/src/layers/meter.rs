@@ -48,14 +48,19 @@ impl Meter {
     }
 
     /// A tunnel and a stream of events last as long as somebody wants them to: how long says nothing
-    /// of how the service does. What says beforehand how long it is is none of them.
-    pub(super) fn answered<B: http_body::Body>(&mut self, response: &Response<B>, is_tunnel: bool) {
+    /// of how the service does. What has a `length` beforehand is no stream.
+    pub(super) fn answered<B>(
+        &mut self,
+        response: &Response<B>,
+        length: Option<u64>,
+        is_tunnel: bool,
+    ) {
         match &mut self.side {
             Side::Server(request) => request.answered(response.status()),
             Side::Client(call) => call.answered(response.status(), response.version()),
         }
-        let has_an_end = || response.body().size_hint().exact().is_some();
-        self.is_measured = !is_tunnel && (has_an_end() || !is_event_stream(response.headers()));
+        let is_endless = length.is_none() && is_event_stream(response.headers());
+        self.is_measured = !is_tunnel && !is_endless;
     }
 
     /// The exchange is over.

@@ -1,11 +1,15 @@
 //! Request methods as metrics tell them apart.
 
+use std::hash::Hasher;
+
+use http::StatusCode;
+
 /// Those of RFC 9110, and PATCH; last what stands for all others, of which there may be any number.
 const NAMES: [&str; Method::COUNT] =
     ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE", "_OTHER"];
 
 /// `http.request.method`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Method(u8);
 
 impl Method {
@@ -30,6 +34,12 @@ impl Method {
     pub(super) fn all() -> impl Iterator<Item = Self> {
         (0..).map(Self).take(Self::COUNT)
     }
+}
+
+/// Adds the method and the status to a hash, in one step.
+pub(super) fn hash(method: Method, status: Option<StatusCode>, state: &mut impl Hasher) {
+    let status = status.map_or(0, |status| status.as_u16());
+    state.write_u32(u32::from(status) << 8 | u32::from(method.0));
 }
 
 /// `network.protocol.version`.
