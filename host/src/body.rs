@@ -83,7 +83,8 @@ impl Body {
         body.map_or_else(Self::empty, |body| Self::boxed(Box::new(body.map_err(Into::into))))
     }
 
-    /// Whether there may be more to it than bytes that are there or come from a socket.
+    /// Whether code of a handler's may run when it is polled, which is to find its context. Those who
+    /// are told what passes are told outside of any.
     pub(crate) fn runs_code(&self) -> bool {
         match &self.kind {
             Kind::Full(_) | Kind::Incoming(_) => false,

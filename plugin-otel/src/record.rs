@@ -414,6 +414,21 @@ mod tests {
     }
 
     #[test]
+    fn attributes_that_are_encoded_already_are_within_the_same_bounds() {
+        let mut record = begin("one");
+        record.encoded(MOST_ATTRIBUTES - 1, b"short");
+        record.encoded(2, b"no number left");
+        assert_eq!((record.fields(), record.dropped().0), (&b"short"[..], 2));
+        let mut record = begin("one");
+        record.encoded(1, &vec![0; MOST_BYTES - ROOM_FOR_SHORT]);
+        record.encoded(3, &[1; SHORT + 1]);
+        assert_eq!(record.dropped().0, 3, "what is long leaves room for what is short");
+        record.encoded(1, &[1; SHORT]);
+        assert_eq!(record.dropped().0, 3);
+        assert_eq!(record.fields().len(), MOST_BYTES - ROOM_FOR_SHORT + SHORT);
+    }
+
+    #[test]
     fn the_next_span_on_a_thread_allocates_nothing() {
         let span = || {
             let mut record = begin("one");

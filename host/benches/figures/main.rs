@@ -38,7 +38,7 @@ mod subject;
 mod table;
 mod targets;
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use tempfile::TempDir;
 
@@ -54,8 +54,16 @@ use crate::{
     targets::Targets,
 };
 
-fn main() {
+fn main() -> ExitCode {
     let plan = Plan::of_the_command_line();
+    if cfg!(debug_assertions) && (plan.has(Part::Throughput) || plan.has(Part::Faults)) {
+        eprintln!(
+            "A bench that is built without optimizations makes less load than the servers take, and \
+             so measures itself: leave out `--profile dev`, or name parts other than `throughput` \
+             and `faults`."
+        );
+        return ExitCode::FAILURE;
+    }
     let needs_release = [Part::Start, Part::Throughput, Part::Faults].map(|part| plan.has(part));
     // All is built before anything is bound to a core.
     let peers = if plan.has(Part::Throughput) || plan.has(Part::Inside) {
@@ -93,6 +101,7 @@ fn main() {
     });
     let instructions = instructions.as_ref();
     println!("\n### Targets\n\n{}", Targets { measured: &measured, instructions });
+    ExitCode::SUCCESS
 }
 
 /// Everything for which servers are asked as fast as they answer.

@@ -200,12 +200,16 @@ mod tests {
 
     #[tokio::test]
     async fn events_that_are_all_there_are_timed() {
-        let handler = service_fn(|_| async {
-            let response = Response::builder().header("content-type", "text/event-stream");
-            Ok::<_, Infallible>(response.body(Body::from("data: 1\n\n")).unwrap())
-        });
-        let wanted = "http.response.status_code=200";
-        assert_eq!(measured(handler).await, [(wanted.to_owned(), 1)]);
+        for status in [200, 204] {
+            let handler = service_fn(move |_| async move {
+                let body = if status == 200 { Body::from("data: 1\n\n") } else { endless() };
+                let response = Response::builder().status(status);
+                let response = response.header("content-type", "text/event-stream");
+                Ok::<_, Infallible>(response.body(body).unwrap())
+            });
+            let wanted = format!("http.response.status_code={status}");
+            assert_eq!(measured(handler).await, [(wanted, 1)]);
+        }
     }
 
     #[tokio::test]

@@ -70,8 +70,8 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 /// Keeps retries from multiplying the load of services that are failing: a thousand at once, as all
-/// that is in flight on an instance fails when it dies, and then one for ten answers. tower's budget takes a lock and reads the clock for every request;
-/// this one is a load where all is well.
+/// that is in flight on an instance fails when it dies, and then one for ten answers. tower's budget takes
+/// a lock and reads the clock for every request; this one is a load where all is well.
 #[derive(Debug)]
 struct Budget(AtomicU32);
 

@@ -26,6 +26,12 @@ impl Method {
         self.0 as usize
     }
 
+    /// Adds this and the status of the answer to a hash, in one step.
+    pub(super) fn hash_with(self, status: Option<StatusCode>, state: &mut impl Hasher) {
+        let status = status.map_or(0, |status| status.as_u16());
+        state.write_u32(u32::from(status) << 8 | u32::from(self.0));
+    }
+
     pub(super) const fn name(self) -> &'static str {
         NAMES[self.place()]
     }
@@ -34,12 +40,6 @@ impl Method {
     pub(super) fn all() -> impl Iterator<Item = Self> {
         (0..).map(Self).take(Self::COUNT)
     }
-}
-
-/// Adds the method and the status to a hash, in one step.
-pub(super) fn hash(method: Method, status: Option<StatusCode>, state: &mut impl Hasher) {
-    let status = status.map_or(0, |status| status.as_u16());
-    state.write_u32(u32::from(status) << 8 | u32::from(method.0));
 }
 
 /// `network.protocol.version`.

@@ -1,7 +1,7 @@
 //! The current context: which exchange the running code works for.
 //!
-//! The host sets it around every poll of a handler's future and of its response body, so a call
-//! made there finds its parent without any change in the handler, also after an await and on
+//! The host sets it around every poll of a handler's future and of a response body of its own making, so
+//! a call made there finds its parent without any change in the handler, also after an await and on
 //! another thread. A span of the code (`#[tracing::instrument]`) that is recorded is the
 //! current context between its entry and its exit. A task spawned from a handler starts without one,
 //! unless it is given it, as a function that blocks is by [`FnOnceExt`]:
@@ -370,7 +370,9 @@ mod tests {
         let mut own = slot(1);
         enter(&mut own, || set_route(&Arc::from("/a/{b}")));
         assert_eq!(own.take_route().as_deref(), Some("/a/{b}"));
+        enter_one(2);
         set_route(&Arc::from("/nobody/listens"));
+        exit_one(2);
         assert_eq!(CURRENT.with_borrow_mut(Current::take_route), None);
     }
 

@@ -24,7 +24,7 @@ const SCOPES: u8 = 0x12;
 /// The tag of `ResourceSpans.schema_url` and of `ScopeSpans.schema_url`.
 const SCHEMA_URL: u8 = 0x1a;
 
-/// So many chunks are worth an export of their own.
+/// About as many full chunks as are worth an export, and some that are not full.
 const USUAL_PARTS: usize = 24;
 
 /// The scope of the spans of exchanges.
