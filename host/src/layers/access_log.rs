@@ -118,7 +118,7 @@ impl Line {
 }
 
 impl Follower for Line {
-    fn on_response(&mut self, response: &Response<Body>, _: Option<u64>, _: Via) {
+    fn on_response(&mut self, response: &Response<Body>, _: Via) {
         self.status = Some(response.status());
         // The layer below has given one to a request that came without.
         self.request_id = response.headers().get(X_REQUEST_ID).cloned();

@@ -30,9 +30,8 @@ pub(super) struct Ended(pub(super) Outcome);
 
 /// Whoever is told of an exchange: the plugin's recorder, or the access log.
 pub(super) trait Follower: Send + 'static {
-    /// The response head is about to be sent, or has come, with a body of this length, where that is known
-    /// beforehand.
-    fn on_response(&mut self, response: &Response<Body>, length: Option<u64>, via: Via);
+    /// The response head is about to be sent, or has come.
+    fn on_response(&mut self, response: &Response<Body>, via: Via);
     /// The body has trailers.
     fn on_trailers(&mut self, trailers: &HeaderMap);
     /// The exchange is over; called once.
@@ -133,12 +132,12 @@ impl<F: Follower> Exchange<F> {
     /// Tells the response head, which goes as this `version` or comes by way of a connection, and
     /// follows the body to its end. The response stays where it is: a move is a copy of all its head.
     pub(super) fn respond(mut self, response: &mut Response<Body>, version: Version, via: Via) {
-        let unread = self.0.is_head || has_no_body(response.status());
-        let expected = if unread { Some(0) } else { response.body().size_hint().exact() };
-        self.follower().on_response(response, expected, via);
+        self.follower().on_response(response, via);
         let ended = response.extensions().get();
         let outcome = ended.map_or(Outcome::COMPLETE, |Ended(outcome)| *outcome);
+        let unread = self.0.is_head || has_no_body(response.status());
         let body = std::mem::take(response.body_mut());
+        let expected = if unread { Some(0) } else { body.size_hint().exact() };
         let may_have_trailers = version == Version::HTTP_2;
         let is_in_context = self.0.current.outer().is_some() && body.runs_code();
         self.0.rest = Some(Rest { body, outcome, expected, may_have_trailers, is_in_context });

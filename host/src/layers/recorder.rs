@@ -107,10 +107,10 @@ impl Recorder {
 }
 
 impl Follower for Recorder {
-    fn on_response(&mut self, response: &Response<Body>, length: Option<u64>, via: Via) {
+    fn on_response(&mut self, response: &Response<Body>, via: Via) {
         let is_tunnel = self.ends_http(response.status());
         if let Some(meter) = &mut self.meter {
-            meter.answered(response, length, is_tunnel);
+            meter.answered(response, is_tunnel);
         }
         self.hook(|plugin| {
             head::with_headers(response.headers(), |headers| {
@@ -172,7 +172,7 @@ impl Exchange<Recorder> {
 
     /// Tells the head of the response that ends HTTP; what the plugin answers follows the tunnel.
     pub(super) fn upgrade(mut self, response: &Response<Body>) {
-        self.follower().on_response(response, None, Via::UNKNOWN);
+        self.follower().on_response(response, Via::UNKNOWN);
         match response.extensions().get::<tunnel::Followed>() {
             Some(tunnel) => tunnel.by(self.upgraded()),
             // A handler has taken the connection by itself: nobody can tell its end.
