@@ -38,7 +38,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const DELAY: Duration = Duration::from_secs(5);
 
 /// What is left to export has gone when no export came for this long.
-const SETTLED: Duration = Duration::from_secs(6);
+const SETTLED: Duration = DELAY.saturating_add(Duration::from_secs(1));
 
 /// The arms of which a change of the host or the plugin is seen.
 pub(crate) const OWN: [Subject; 8] = [
