@@ -28,7 +28,7 @@ const HEAD: &str = "[admin]\nlisten = \"ADMIN\"\n[server]\nlisten = \"PUBLIC\"\n
 /// The plugin, switched on.
 const PLUGIN: &str = "[otel]\nenabled = true\nrequired = true\nlibrary = \"PLUGIN\"\n";
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 17] = [
     ("syntax", "drain-timeout == \"1s\" # here", ""),
     ("unclosed table", "[client # here", ""),
     ("unknown key", "lisen = \"127.0.0.1:1\" # here", "server.lisen"),
@@ -57,6 +57,7 @@ const CASES: [Case; 16] = [
     ),
     ("impossible status", "[[route]]\npath = \"/\"\nrespond = { status = 99 } # here", "status"),
     ("unknown discovery key", "[discovery]\nbackened = \"static\" # here", "discovery.backened"),
+    ("misspelt switch of the plugin", "[otel]\nenabeld = true # here", "otel.enabeld"),
     ("two values for a key", "drain-timeout = \"1s\"\ndrain-timeout = \"2s\" # here", ""),
 ];
 

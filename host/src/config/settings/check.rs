@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use super::Settings;
 use crate::{
-    config::{Backend, Config, Topology, error::ConfigError, redis_url},
+    config::{
+        Backend, Config, Otel, Topology,
+        error::{ConfigError, nearest, unknown_key},
+        redis_url,
+    },
     routes::Routes,
 };
 
@@ -20,6 +24,7 @@ impl Settings {
         })?;
         self.check_services()?;
         self.check_discovery()?;
+        self.check_switch()?;
         self.check_checksum()
     }
 
@@ -84,6 +89,19 @@ impl Settings {
         Ok(())
     }
 
+    /// Where tracing is off nobody knows the plugin's keys. One that is nearly a key of the host's is most
+    /// likely that: a misspelt `enabled` would leave tracing off without a word.
+    fn check_switch(&self) -> Result<(), ConfigError> {
+        if self.config.otel.enabled {
+            return Ok(());
+        }
+        let misspelt = |key: &&String| nearest(key, Otel::KEYS.into_iter()).is_some();
+        let Some(key) = self.plugin.keys().find(misspelt) else { return Ok(()) };
+        let origin = self.plugin[key].origin.clone();
+        let message = unknown_key(key, Otel::KEYS.into_iter());
+        Err(ConfigError::setting(origin, format!("otel.{key}"), message))
+    }
+
     fn check_checksum(&self) -> Result<(), ConfigError> {
         let Some(sha256) = &self.config.otel.sha256 else { return Ok(()) };
         if sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -140,5 +158,26 @@ mod tests {
         let route = "[[route]]\npath = \"/a\"\nservice = \"later\"";
         assert!(parse(route, &[]).is_err());
         assert!(parse(route, &[("HOST_DISCOVERY__BACKEND", "redis")]).is_ok());
+    }
+
+    #[test]
+    fn no_key_of_the_plugin_is_taken_for_a_misspelt_one_of_the_host() {
+        let sample = include_str!("../../../config/host.toml");
+        let (_, keys) = sample.split_once("Those of libplugin_otel.so:").unwrap();
+        let keys: Vec<_> =
+            keys.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(" = ")).collect();
+        assert!(keys.len() > 30, "{keys:?}");
+        for (key, _) in keys {
+            assert_eq!(parse(&format!("[otel]\n{key} = 1"), &[]).err(), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_nobody_knows_is_the_plugins_where_it_is_like_none_of_the_host() {
+        assert!(parse("[otel]\nof-another-plugin = 1", &[]).is_ok());
+        assert!(parse("[otel]\nenabled = true\nenable = 1", &[]).is_ok(), "the plugin will tell");
+        let error = parse("", &[("HOST_OTEL__ENABELD", "true")]).unwrap_err();
+        let wanted = "$HOST_OTEL__ENABELD: otel.enabeld: unknown key, did you mean \"enabled\"?";
+        assert_eq!(error, wanted);
     }
 }

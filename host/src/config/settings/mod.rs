@@ -271,6 +271,14 @@ mod tests {
                 "[otel]\nsha256 = \"1\"",
                 "host.toml:2: otel.sha256: wanted 64 hexadecimal digits, found \"1\"",
             ),
+            (
+                "[otel]\nendpoint = \"http://here:1\"\nenabeld = true",
+                "host.toml:3: otel.enabeld: unknown key, did you mean \"enabled\"?",
+            ),
+            (
+                "[otel]\nenable = true",
+                "host.toml:2: otel.enable: unknown key, did you mean \"enabled\"?",
+            ),
             ("a = \n", "host.toml:1: string values must be quoted, expected literal string"),
         ] {
             assert_eq!(parse(text, &[]).unwrap_err(), wanted, "{text}");
