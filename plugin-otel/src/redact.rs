@@ -121,13 +121,13 @@ impl Redaction {
     }
 
     fn is_secret(&self, key: &str) -> bool {
+        let is = |bytes: &[u8]| self.keys.iter().any(|secret| secret.as_bytes() == bytes);
+        if !key.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
+            return is(key.as_bytes());
+        }
         // A blank may be a plus sign, and either may be encoded.
-        let decoded = || percent_decode_str(key);
-        let spaced = || key.bytes().any(|byte| byte == b'+');
-        self.keys.iter().any(|secret| {
-            decoded().eq(secret.bytes())
-                || spaced() && percent_decode_str(&key.replace('+', " ")).eq(secret.bytes())
-        })
+        let decoded = |key| Cow::from(percent_decode_str(key));
+        is(&decoded(key)) || is(&decoded(&key.replace('+', " ")))
     }
 
     /// Whether a secret is somewhere in this text, encoded or not. Allocates only where it is encoded.
