@@ -40,7 +40,7 @@ pub(crate) struct Export {
     pub(crate) is_failing: bool,
     /// Since when that is so.
     pub(crate) since: SystemTime,
-    /// Why the last failed export failed; kept when export works again.
+    /// Why the last attempt that failed did so; kept when export works again.
     pub(crate) last_error: Option<String>,
     /// Items lost since export began to fail.
     pub(crate) lost: u64,
@@ -130,6 +130,11 @@ impl Health {
                 )
             });
         }
+    }
+
+    /// An attempt failed, and another one follows. Nothing is lost so far, so it is no change of state.
+    pub(super) fn attempt_failed(&self, reason: &str) {
+        self.lock().last_error = Some(reason.to_owned());
     }
 
     /// An export of this many items and units failed, and they are gone.

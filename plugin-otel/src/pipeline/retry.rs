@@ -27,7 +27,8 @@ pub(super) type Stop = watch::Receiver<Option<Instant>>;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Exports a batch within this time, its retries included.
+/// Exports a batch within this time, its retries included; `failed` is told why an attempt failed that is
+/// followed by another one.
 ///
 /// Once the pipeline stops there is one more attempt at most: a collector that is away then would
 /// only hold up the stop.
@@ -36,6 +37,7 @@ pub(super) async fn export(
     batch: &Batch,
     timeout: Duration,
     mut stop: Stop,
+    failed: impl Fn(&str),
 ) -> Result<Accepted, String> {
     let deadline = super::deadline_after(timeout).into();
     let mut pause = FIRST_PAUSE;
@@ -53,6 +55,7 @@ pub(super) async fn export(
         if again >= deadline {
             return Err(failure.reason);
         }
+        failed(&failure.reason);
         select! {
             () = time::sleep_until(again) => {}
             () = stopping(&mut stop) => {}

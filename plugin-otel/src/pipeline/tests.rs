@@ -216,6 +216,9 @@ fn a_failure_that_may_pass_is_tried_again_until_it_does() {
     exporter.order(Order::FailForNow);
     finish(&pipeline, 1);
     exporter.wait_for_calls(2);
+    let export = pipeline.export();
+    assert!(!export.is_failing, "nothing is lost yet");
+    assert_eq!(export.last_error.as_deref(), Some("told to fail for now"));
     exporter.order(Order::Take);
     pipeline.flush(PATIENCE).unwrap();
     assert_eq!(counts(&pipeline), (1, 0));

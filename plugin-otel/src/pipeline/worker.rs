@@ -70,7 +70,8 @@ impl<E: Export> Worker<E> {
         let (shared, exporter) = (Arc::clone(&self.shared), Arc::clone(&self.exporter));
         let (timeout, stop) = (self.timeout, self.stop.clone());
         async move {
-            let result = retry::export(&*exporter, &batch, timeout, stop).await;
+            let failed = |reason: &str| shared.health.attempt_failed(reason);
+            let result = retry::export(&*exporter, &batch, timeout, stop, failed).await;
             let Batch { first, items, units, bytes, .. } = batch;
             // Its memory is free before there is room for new items.
             drop(batch);
