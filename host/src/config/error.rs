@@ -70,13 +70,23 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// How many changes lie between what is written and what is meant where a hand has slipped.
+const SLIP: usize = 2;
+
 /// The known key that is most like `key`, if any is like it at all.
 pub(crate) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|candidate| (strsim::damerau_levenshtein(key, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.len().max(key.len()) / 2)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+    let (distance, nearest) = closest(key, known)?;
+    (distance <= nearest.len().max(key.len()) / 2).then_some(nearest)
+}
+
+/// Whether `key` is most likely meant to be one that is known.
+pub(crate) fn is_slip<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> bool {
+    closest(key, known).is_some_and(|(distance, _)| distance <= SLIP)
+}
+
+fn closest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<(usize, &'a str)> {
+    let distance = |known: &'a str| (strsim::damerau_levenshtein(key, known), known);
+    known.map(distance).min_by_key(|(distance, _)| *distance)
 }
 
 /// What to say of a key that nobody knows.

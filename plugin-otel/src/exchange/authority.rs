@@ -149,6 +149,8 @@ mod tests {
             (Kind::Client, &long, "https"),
         ];
         assert_eq!(told(&requests), told_apart(&requests));
+        let [nobody] = &told(&[(Kind::Server, "", "http")])[..] else { panic!("one span") };
+        assert!(nobody.contains("fields: []"), "{nobody}");
         assert_eq!(
             LAST.with_borrow(|[_, last]| last.authority.clone()),
             "there",

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::Settings;
+use super::{Settings, unknown_of_plugin};
 use crate::{
     config::{
         Backend, Config, Otel, Topology,
-        error::{ConfigError, nearest, unknown_key},
+        error::{ConfigError, is_slip},
         redis_url,
     },
     routes::Routes,
@@ -24,7 +24,7 @@ impl Settings {
         })?;
         self.check_services()?;
         self.check_discovery()?;
-        self.check_switch()?;
+        self.check_slips()?;
         self.check_checksum()
     }
 
@@ -89,17 +89,13 @@ impl Settings {
         Ok(())
     }
 
-    /// Where tracing is off nobody knows the plugin's keys. One that is nearly a key of the host's is most
-    /// likely that: a misspelt `enabled` would leave tracing off without a word.
-    fn check_switch(&self) -> Result<(), ConfigError> {
-        if self.config.otel.enabled {
-            return Ok(());
-        }
-        let misspelt = |key: &&String| nearest(key, Otel::KEYS.into_iter()).is_some();
-        let Some(key) = self.plugin.keys().find(misspelt) else { return Ok(()) };
-        let origin = self.plugin[key].origin.clone();
-        let message = unknown_key(key, Otel::KEYS.into_iter());
-        Err(ConfigError::setting(origin, format!("otel.{key}"), message))
+    /// A key that is nearly one of the host's is no plugin's: a misspelt `enabled` would leave tracing off
+    /// without a word, and a misspelt `sha256` let any file in.
+    fn check_slips(&self) -> Result<(), ConfigError> {
+        let slip = self.plugin.iter().find(|(key, _)| is_slip(key, Otel::KEYS.into_iter()));
+        slip.map_or(Ok(()), |(key, entry)| {
+            Err(unknown_of_plugin(key, entry, Otel::KEYS.into_iter()))
+        })
     }
 
     fn check_checksum(&self) -> Result<(), ConfigError> {
@@ -173,11 +169,30 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_nobody_knows_is_the_plugins_where_it_is_like_none_of_the_host() {
-        assert!(parse("[otel]\nof-another-plugin = 1", &[]).is_ok());
-        assert!(parse("[otel]\nenabled = true\nenable = 1", &[]).is_ok(), "the plugin will tell");
+    fn a_key_that_is_nearly_one_of_the_host_is_refused_whether_tracing_is_on_or_off() {
+        for enabled in [false, true] {
+            for (key, meant) in [
+                ("enabeld", "enabled"),
+                ("enable", "enabled"),
+                ("libary", "library"),
+                ("requierd", "required"),
+                ("sha-256", "sha256"),
+            ] {
+                let error =
+                    parse(&format!("[otel]\nenabled = {enabled}\n{key} = 1"), &[]).unwrap_err();
+                let wanted = format!("otel.{key}: unknown key, did you mean \"{meant}\"?");
+                assert_eq!(error, format!("host.toml:3: {wanted}"));
+            }
+        }
         let error = parse("", &[("HOST_OTEL__ENABELD", "true")]).unwrap_err();
         let wanted = "$HOST_OTEL__ENABELD: otel.enabeld: unknown key, did you mean \"enabled\"?";
         assert_eq!(error, wanted);
+    }
+
+    #[test]
+    fn a_key_that_is_like_none_of_the_host_is_the_plugins() {
+        for key in ["of-another-plugin", "retries", "resource", "is-enabled"] {
+            assert_eq!(parse(&format!("[otel]\n{key} = 1"), &[]).err(), None, "{key}");
+        }
     }
 }

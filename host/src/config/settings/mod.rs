@@ -158,9 +158,7 @@ impl Settings {
         let unknown =
             self.plugin.iter().find(|(key, _)| known.iter().all(|known| known.key() != *key));
         let Some((key, entry)) = unknown else { return Ok(()) };
-        let all = known.iter().map(Setting::key).chain(Otel::KEYS);
-        let message = unknown_key(key, all);
-        Err(ConfigError::setting(entry.origin.clone(), format!("otel.{key}"), message))
+        Err(unknown_of_plugin(key, entry, known.iter().map(Setting::key).chain(Otel::KEYS)))
     }
 
     /// A setting that the plugin found wrong, with the place where it was set.
@@ -191,6 +189,16 @@ fn read(named: Option<&Path>) -> Result<(Option<PathBuf>, String), ConfigError> 
         }
     }
     Ok((None, String::new()))
+}
+
+/// A key of `[otel]` that is none of these.
+fn unknown_of_plugin<'a>(
+    key: &str,
+    entry: &Entry,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> ConfigError {
+    let message = unknown_key(key, known);
+    ConfigError::setting(entry.origin.clone(), format!("otel.{key}"), message)
 }
 
 /// Moves what is the plugin's out of `[otel]`, so that only the host's keys are left to be checked.
