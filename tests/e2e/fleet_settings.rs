@@ -185,7 +185,8 @@ async fn the_level_of_the_log_changes_at_once() -> Result<(), Skipped> {
         host.lines_with(&["access: "]).pop()
     })
     .await;
-    assert_eq!(host.lines_with(&["fleet settings taken"]).len(), 1);
+    let taken = async || host.lines_with(&["fleet settings taken"]).pop();
+    until("the line that says so", taken).await;
     Ok(())
 }
 

@@ -2,11 +2,15 @@
 
 use std::{
     fmt,
-    io::Read,
-    os::unix::process::ExitStatusExt,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::{Errno, ioctl_fionbio, read, retry_on_intr},
 };
 
 pub use rustix::process::Signal;
@@ -115,27 +119,24 @@ impl Drop for Process {
     }
 }
 
-/// A pipe that a thread reads to its end.
+/// A pipe that a thread reads to its end, so that its writer never waits.
 struct Capture {
-    bytes: Arc<Mutex<Vec<u8>>>,
+    pipe: Arc<Pipe>,
     reader: Option<JoinHandle<()>>,
 }
 
 impl Capture {
-    fn of(mut pipe: impl Read + Send + 'static) -> Self {
-        let bytes = Arc::new(Mutex::new(Vec::new()));
-        let sink = Arc::clone(&bytes);
-        let reader = std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = pipe.read(&mut buffer) {
-                sink.lock().unwrap().extend_from_slice(&buffer[..length]);
-            }
-        });
-        Self { bytes, reader: Some(reader) }
+    fn of(end: impl Into<OwnedFd>) -> Self {
+        let pipe = Arc::new(Pipe::new(end.into()));
+        let read = Arc::clone(&pipe);
+        let reader = std::thread::spawn(move || while read.drain_when_readable() {});
+        Self { pipe, reader: Some(reader) }
     }
 
+    /// Whatever was written before the call is in it.
     fn so_far(&self) -> String {
-        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+        self.pipe.drain();
+        self.pipe.text()
     }
 
     /// To be called once the process has ended.
@@ -143,7 +144,45 @@ impl Capture {
         if let Some(reader) = self.reader.take() {
             reader.join().expect("the reader does not panic");
         }
-        self.so_far()
+        self.pipe.text()
+    }
+}
+
+struct Pipe {
+    end: OwnedFd,
+    bytes: Mutex<Vec<u8>>,
+}
+
+impl Pipe {
+    fn new(end: OwnedFd) -> Self {
+        ioctl_fionbio(&end, true).expect("a pipe need not be waited for");
+        Self { end, bytes: Mutex::default() }
+    }
+
+    /// Waits for more, and returns whether more may come.
+    fn drain_when_readable(&self) -> bool {
+        let mut readable = [PollFd::new(&self.end, PollFlags::IN)];
+        retry_on_intr(|| poll(&mut readable, None)).expect("a pipe can be waited for");
+        self.drain()
+    }
+
+    /// Keeps what is in the pipe, and returns whether more may come.
+    fn drain(&self) -> bool {
+        // Held while it is read: nothing is out of the pipe that is not among the bytes.
+        let mut bytes = self.bytes.lock().unwrap();
+        let mut buffer = [0; 4096];
+        loop {
+            match retry_on_intr(|| read(&self.end, &mut buffer)) {
+                Ok(0) => return false,
+                Ok(length) => bytes.extend_from_slice(&buffer[..length]),
+                Err(Errno::AGAIN) => return true,
+                Err(error) => panic!("a pipe can be read: {error}"),
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Config, HostProcess, Output, free, run_as};
+use harness::{Config, HostProcess, Output, free, run_as, wait::until};
 use libtest_mimic::Trial;
 
 /// How long the host may take to say what is wrong, on a machine that has nothing else to do.
@@ -47,7 +47,8 @@ fn config() -> Config {
 
 /// The host has started at once, and serves.
 async fn answers(host: &HostProcess) {
-    let took = host.lines_with(&["ready", "took="]).pop().expect("the line of a start");
+    let line = async || host.lines_with(&["ready", "took="]).pop();
+    let took = until("the line of a start", line).await;
     let took = took.rsplit_once("took=").expect("its end").1;
     assert!(took.ends_with("ms") || took.ends_with("µs"), "longer than {AT_ONCE:?}: {took}");
     serves(host).await;
