@@ -42,14 +42,29 @@ pub(crate) struct Export {
     pub(crate) since: SystemTime,
     /// Why the last attempt that failed did so; kept when export works again.
     pub(crate) last_error: Option<String>,
+    /// Whether the collector has taken nothing without a word since.
+    pub(crate) is_last_error_new: bool,
     /// Items lost since export began to fail.
     pub(crate) lost: u64,
+}
+
+impl Export {
+    fn failed_for(&mut self, reason: &str) {
+        self.last_error = Some(reason.to_owned());
+        self.is_last_error_new = true;
+    }
 }
 
 impl Default for Export {
     /// Healthy, as of now.
     fn default() -> Self {
-        Self { is_failing: false, since: SystemTime::now(), last_error: None, lost: 0 }
+        Self {
+            is_failing: false,
+            since: SystemTime::now(),
+            last_error: None,
+            is_last_error_new: false,
+            lost: 0,
+        }
     }
 }
 
@@ -108,8 +123,9 @@ impl Health {
         self.rejected.fetch_add(refused as u64, Ordering::Relaxed);
         self.taken.fetch_add((units - refused) as u64, Ordering::Relaxed);
         let mut export = self.lock();
+        export.is_last_error_new = false;
         if !accepted.message.is_empty() {
-            export.last_error = Some(accepted.message.clone());
+            export.failed_for(&accepted.message);
         }
         let has_failed = mem::take(&mut export.is_failing);
         let lost = mem::take(&mut export.lost);
@@ -134,7 +150,7 @@ impl Health {
 
     /// An attempt failed, and another one follows. Nothing is lost so far, so it is no change of state.
     pub(super) fn attempt_failed(&self, reason: &str) {
-        self.lock().last_error = Some(reason.to_owned());
+        self.lock().failed_for(reason);
     }
 
     /// An export of this many items and units failed, and they are gone.
@@ -143,7 +159,7 @@ impl Health {
         self.failed.fetch_add(units as u64, Ordering::Relaxed);
         let mut export = self.lock();
         export.lost += count as u64;
-        export.last_error = Some(reason.to_owned());
+        export.failed_for(reason);
         if export.is_failing {
             return;
         }

@@ -324,8 +324,11 @@ impl Pipeline {
         Err(PluginError::new(ErrorKind::TIMEOUT, message))
     }
 
+    /// What export has been failing for lately; an error from before it worked again explains nothing.
     fn why(&self) -> String {
-        self.export().last_error.map_or_else(String::new, |error| format!(" ({error})"))
+        let export = self.export();
+        let error = export.last_error.filter(|_| export.is_last_error_new);
+        error.map_or_else(String::new, |error| format!(" ({error})"))
     }
 }
 

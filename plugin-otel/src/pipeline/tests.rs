@@ -312,6 +312,23 @@ fn a_failure_is_a_state_and_each_change_is_one_line() {
 }
 
 #[test]
+fn an_error_from_before_export_worked_again_explains_nothing() {
+    let (pipeline, exporter) = start(100, 50, &Journal::default());
+    let flush = |order, timeout| {
+        exporter.order(order);
+        finish(&pipeline, 1);
+        pipeline.flush(timeout).map_err(|error| error.message().to_owned())
+    };
+    assert_eq!(flush(Order::Fail, PATIENCE).unwrap_err(), "spans lost: 1 (told to fail)");
+    flush(Order::Take, PATIENCE).unwrap();
+    let waits = flush(Order::Block, Duration::from_millis(20)).unwrap_err();
+    assert_eq!(waits, "spans still waiting after 20ms: 1");
+    assert_eq!(pipeline.export().last_error.as_deref(), Some("told to fail"));
+    exporter.order(Order::Take);
+    pipeline.flush(PATIENCE).unwrap();
+}
+
+#[test]
 fn export_is_seen_to_work_again_though_nothing_follows_what_was_lost() {
     let journal = Journal::default();
     let soon = Duration::from_millis(1);
