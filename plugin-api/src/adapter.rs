@@ -24,10 +24,8 @@ use crate::{
     error::{ErrorKind, PluginError},
     guard,
     host::{Host, Level, Service},
-    http::{
-        Accepted, ClientLayer, End, Exchange, Header, Headers, RequestHead, ResponseHead,
-        ServerLayer,
-    },
+    http::{End, Header, RequestHead, ResponseHead},
+    layer::{Accepted, ClientLayer, Exchange, Headers, ServerLayer},
     metrics::{Metric, Visit},
     plugin::{Plugin, PluginInfo, State},
     telemetry::{Begun, Event, Fields, Span, SpanHead, Telemetry},
@@ -393,7 +391,7 @@ impl<M: HeaderMap> AbiHeaderMap for Lent<'_, M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{context::SpanContext, http::NoLayer, metrics::Visit, telemetry::Callsite};
+    use crate::{context::SpanContext, layer::NoLayer, metrics::Visit, telemetry::Callsite};
 
     struct Silent;
 

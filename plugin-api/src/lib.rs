@@ -125,6 +125,7 @@ mod fields;
 pub mod guard;
 mod host;
 mod http;
+mod layer;
 pub mod metrics;
 mod plugin;
 pub mod telemetry;
@@ -134,8 +135,6 @@ pub use abi_stable;
 pub use context::{Context, SpanContext};
 pub use error::{ErrorKind, PluginError};
 pub use host::{Host, Level, Service};
-pub use http::{
-    Accepted, ClientLayer, End, Exchange, Header, Headers, NoLayer, Outcome, Peer, RequestHead,
-    ResponseHead, ServerLayer, Version,
-};
+pub use http::{End, Header, Outcome, Peer, RequestHead, ResponseHead, Version};
+pub use layer::{Accepted, ClientLayer, Exchange, Headers, NoLayer, ServerLayer};
 pub use plugin::{Plugin, PluginInfo, PluginRoot, PluginRootRef, Setting, State, VERSION};

@@ -14,7 +14,7 @@ use crate::{
     abi::{HostObject, PluginObject, TelemetryObject},
     error::{ErrorKind, PluginError},
     host::Host,
-    http::{ClientLayer, ServerLayer},
+    layer::{ClientLayer, ServerLayer},
     metrics::Visit,
 };
 
