@@ -56,11 +56,23 @@ impl Redaction {
         if query.is_empty() {
             return Cow::Borrowed(query);
         }
-        parts(query, '&', |pair| match pair.split_once('=') {
-            Some((key, value)) if self.is_secret(key) || self.hides_any(value) => Some(key),
-            None if self.hides_any(pair) => Some(""),
-            _ => None,
-        })
+        parts(query, '&', |pair| self.kept(pair))
+    }
+
+    /// What is kept of a pair that has a secret: its key, where the secret is in the value.
+    fn kept<'a>(&self, pair: &'a str) -> Option<&'a str> {
+        let Some((key, value)) = pair.split_once('=') else {
+            return self.hides_any(pair).then_some("");
+        };
+        if is_word(key) {
+            return (self.is_secret(key) || self.hides_any(value)).then_some(key);
+        }
+        let is_clean = !self.hides_any(key);
+        if is_clean && (self.is_secret(key) || self.hides_any(value)) {
+            return Some(key);
+        }
+        // The pair may be a URL, with its own `=` before this one or a user name on both sides of it.
+        self.hides_any(pair).then_some("")
     }
 
     /// The path without user names, passwords and secret values of URLs in it.
@@ -159,6 +171,11 @@ impl Redaction {
                 shows(text, key) || text.contains('+') && shows(&text.replace('+', " "), key)
             })
     }
+}
+
+/// Whether this is a key and nothing else could begin in it: neither a URL nor another pair.
+fn is_word(key: &str) -> bool {
+    key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 /// The text with those parts replaced for which `kept` says what is kept of them, its key.
@@ -285,6 +302,15 @@ mod tests {
             ("next=http%3A%2F%2Fuser%3As3cret%40h%2F", "next=REDACTED"),
             ("a=1;sig=s3cret", "a=REDACTED"),
             ("a%3D1%26sig%3Ds3cret", "REDACTED"),
+            ("http://user:s3cret@h/?x=1&b=2", "REDACTED&b=2"),
+            ("http://user:a=s3cret@h/", "REDACTED"),
+            ("http://h/o?X-Amz-Signature=s3cret&b=1", "REDACTED&b=1"),
+            ("/x?sig=s3cret", "REDACTED"),
+            ("x;sig=s3cret", "REDACTED"),
+            ("u%3Fsig=s3cret", "REDACTED"),
+            ("http%3A%2F%2Fuser%3As3cret%40h%2F?a=1", "REDACTED"),
+            ("a[]=1&a[b]=http://h/?sig=s3cret", "a[]=1&a[b]=REDACTED"),
+            ("http://h/?x=1", "http://h/?x=1"),
             ("next=http://h/?b=1", "next=http://h/?b=1"),
             ("Sig=1&SIG=2", "Sig=1&SIG=2"),
         ] {
@@ -427,10 +453,11 @@ mod tests {
             key in prop::sample::select([&SECRET_KEYS[..], &["own_key", "api key", "k+y"]].concat()),
             which: u32,
             before in "([a-r]{1,3}=[a-z]{0,3}&){0,3}",
+            place in "((http:/)?/[a-r]{1,3}[?;]|[a-r]{1,3}[;,:@]|[a-r]{1,3}%3F)?",
             after in "(&[a-r]{1,3}=[a-z]{0,3}){0,3}",
             secret in "[0-9]{12,20}",
         ) {
-            let raw = format!("{before}{}={secret}{after}", encoded(key, which));
+            let raw = format!("{before}{place}{}={secret}{after}", encoded(key, which));
             let redaction = with(key);
             let clean = redaction.query(&raw).into_owned();
             prop_assert!(!clean.contains(&secret));
