@@ -64,13 +64,16 @@ impl Policy {
 mod tests {
     use std::net::SocketAddr;
 
+    use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
     use plugin_api::{
-        Accepted, ClientLayer as _, Header, Headers, Peer, ServerLayer as _, SpanContext, Version,
+        Accepted, ClientLayer as _, Header, Headers, Level, Peer, ServerLayer as _, SpanContext,
+        Version,
         adapter::{HeaderMap, Lent, lend_headers},
+        telemetry::{Begun, Callsite, FieldBuffer, SpanHead},
     };
 
     use super::*;
-    use crate::testing::Bench;
+    use crate::{spans::LocalSpan, testing::Bench};
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03";
 
@@ -105,6 +108,12 @@ mod tests {
         let head = RequestHead::new("GET", "/", &FULL);
         drop(bench.client().on_request(&head, parent, &mut Headers::new(lend_headers(&mut lent))));
         lines.0
+    }
+
+    /// A span of the code that answers an exchange with this context.
+    fn local(bench: &Bench, parent: &Context) -> Begun<LocalSpan> {
+        let callsite = Callsite::new(Level::INFO, "tests", "work");
+        bench.local(&SpanHead::new(&callsite, FieldBuffer::default().fields()), parent)
     }
 
     fn from(peer: [u8; 4]) -> Peer {
@@ -145,6 +154,9 @@ mod tests {
             let Accepted { context, exchange } = bench.server().on_request(&head);
             assert!(exchange.is_none());
             assert_eq!(called(&bench, &context), wanted);
+            let inner = local(&bench, &context);
+            assert!(inner.span.is_none());
+            assert_eq!(called(&bench, &inner.context), wanted);
             let mut lines = Lines::default();
             let mut lent = Lent(&mut lines);
             bench.server().on_response(&context, &mut Headers::new(lend_headers(&mut lent)));
@@ -245,7 +257,10 @@ mod tests {
             assert!(call[0].starts_with("b3: ") && call[0].ends_with(sent), "{value}: {call:?}");
             drop(accepted);
             for span in bench.spans() {
-                assert!(span.flags & 0xff <= 3, "{span:?}");
+                // What it means in OTLP that a parent is remote, or known not to be.
+                let is_remote = span.kind() == SpanKind::Server && !span.parent_span_id.is_empty();
+                let of_parent = if is_remote { 0x300 } else { 0x100 };
+                assert_eq!(span.flags & !3, of_parent, "{value}: {span:?}");
             }
         }
     }

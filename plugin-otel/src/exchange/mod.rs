@@ -27,7 +27,7 @@ use crate::{
     methods::KnownMethods,
     networks::Networks,
     pipeline::Pipeline,
-    propagation::{DEBUG, DEFERRED, Propagators},
+    propagation::{DEBUG, DEFERRED, PASSED_ON, Propagators},
     record::Record,
     redact::Redaction,
     response_header::ResponseHeader,
@@ -183,8 +183,12 @@ impl Tracing {
     }
 
     /// A span of the code below this context, and why it is recorded, if it is. Below what is not
-    /// sampled, and not held either, there is none: the context stays as it is.
+    /// sampled, and not held either, or of an exchange that is excluded, there is none: the context stays
+    /// as it is.
     pub(crate) fn inner(&self, parent: &SpanContext) -> (SpanContext, Option<Follow>) {
+        if parent.flags & PASSED_ON != 0 {
+            return (*parent, None);
+        }
         if !parent.is_valid() || parent.is_sampled() {
             let span = self.call(parent);
             return (span, self.follow(&span, |_| None));
