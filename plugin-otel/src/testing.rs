@@ -76,6 +76,8 @@ pub(crate) enum Order {
     Fail,
     /// Refuse it for now.
     FailForNow,
+    /// Refuse it, and want to be left alone for ever.
+    FailForEver,
     /// Never answer.
     Hang,
     /// Block its thread until the order changes.
@@ -172,6 +174,9 @@ impl Export for Obedient {
             }
             Order::Fail => Err(Failure::lasting("told to fail")),
             Order::FailForNow => Err(Failure::passing("told to fail for now")),
+            Order::FailForEver => {
+                Err(Failure { wait: Duration::MAX, ..Failure::passing("told to wait") })
+            }
             Order::Hang => std::future::pending().await,
             Order::Block => {
                 self.wait("new order", |obeyed| !matches!(obeyed.order, Order::Block));

@@ -160,7 +160,9 @@ fn set_part(remote: &mut Remote, key: &str, value: &str) -> Result<(), String> {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
-        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        Ok(seconds) if (1..=LONGEST.as_secs()).contains(&seconds) => {
+            Ok(Duration::from_secs(seconds))
+        }
         _ => Err(format!("wanted seconds, above 0, found {text:?}")),
     }
 }
@@ -189,6 +191,9 @@ fn sampling_url(text: &str) -> Result<String, String> {
 /// Where Jaeger's collector, and OpenTelemetry's for it, serve strategies over gRPC.
 const JAEGER_GRPC_PORT: &str = ":14250";
 
+/// The longest time that a setting may want: what is longer is an error, and clocks may end before it.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 pub(super) fn duration(raw: Raw<'_>) -> Result<Duration, String> {
     let text = raw.text()?;
     let (parsed, wanted) = match raw {
@@ -196,6 +201,9 @@ pub(super) fn duration(raw: Raw<'_>) -> Result<Duration, String> {
         Raw::Variable(_) => (text.parse().ok().map(Duration::from_millis), "milliseconds"),
     };
     match parsed {
+        Some(duration) if duration > LONGEST => {
+            Err(format!("wanted {wanted}, at most a year, found {text:?}"))
+        }
         Some(duration) if !duration.is_zero() => Ok(duration),
         _ => Err(format!("wanted {wanted}, above 0, found {text:?}")),
     }

@@ -202,6 +202,11 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     (r#"{"timeout": 10}"#, "timeout", "wanted text, found 10"),
     (
+        r#"{"schedule-delay": "18446744073709551615s"}"#,
+        "schedule-delay",
+        "wanted a duration such as \"10s\", at most a year, found \"18446744073709551615s\"",
+    ),
+    (
         r#"{"schedule-delay": "0s"}"#,
         "schedule-delay",
         "wanted a duration such as \"10s\", above 0, found \"0s\"",

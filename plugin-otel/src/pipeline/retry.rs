@@ -51,7 +51,7 @@ pub(super) async fn export(
             Err(failure) if is_last || !failure.may_pass => return Err(failure.reason),
             Err(failure) => failure,
         };
-        let again = time::Instant::now() + jittered(pause).max(failure.wait);
+        let again = super::deadline_after(jittered(pause).max(failure.wait)).into();
         if again >= deadline {
             return Err(failure.reason);
         }
@@ -90,7 +90,37 @@ pub(super) async fn attempt(exporter: &impl Export, batch: &Batch) -> Result<Acc
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+
+    /// Wants to be left alone for so long, once.
+    struct Busy {
+        wait: Duration,
+        calls: Mutex<Vec<time::Instant>>,
+    }
+
+    impl Export for Busy {
+        async fn export(&self, _: &Batch) -> Result<Accepted, Failure> {
+            let mut calls = self.calls.lock().unwrap();
+            calls.push(time::Instant::now());
+            if calls.len() > 1 {
+                return Ok(Accepted::default());
+            }
+            Err(Failure { wait: self.wait, ..Failure::passing("busy") })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_is_left_alone_for_as_long_as_it_wants() {
+        let wait = LONGEST_PAUSE * 2;
+        let busy = Busy { wait, calls: Mutex::default() };
+        let (_stop, stop) = watch::channel(None);
+        let done = export(&busy, &Batch::default(), wait * 2, stop, |_| {}).await;
+        assert_eq!(done, Ok(Accepted::default()));
+        let calls = busy.calls.lock().unwrap();
+        assert!(calls[1] - calls[0] >= wait, "{calls:?}");
+    }
 
     #[test]
     fn a_pause_is_shortened_by_half_at_most_and_not_always_by_the_same() {

@@ -226,6 +226,17 @@ fn a_failure_that_may_pass_is_tried_again_until_it_does() {
 }
 
 #[test]
+fn a_collector_that_wants_to_be_left_alone_for_ever_loses_the_spans() {
+    let config = with(unhurried(100, 50), |traces| traces.timeout = PATIENCE);
+    let (pipeline, exporter) = pipeline(&config, &Journal::default());
+    exporter.order(Order::FailForEver);
+    finish(&pipeline, 1);
+    let error = pipeline.flush(PATIENCE).unwrap_err();
+    assert_eq!(error.message(), "spans lost: 1 (told to wait)");
+    assert_eq!((counts(&pipeline), queued(&pipeline)), ((0, 1), 0));
+}
+
+#[test]
 fn a_failure_that_does_not_pass_in_time_loses_the_spans() {
     let config = with(unhurried(100, 50), |traces| traces.timeout = Duration::from_millis(600));
     let (pipeline, exporter) = pipeline(&config, &Journal::default());

@@ -82,6 +82,11 @@ fn wildcard(rule: &Value, name: &str) -> Wildcard {
     Wildcard::of(text(rule, name))
 }
 
+/// How often, and how rarely, a server may want statistics. Only their answers say that rules have
+/// changed.
+const OFTEN: Duration = Duration::from_secs(1);
+const RARELY: Duration = Duration::from_secs(60 * 60);
+
 /// Reads what is answered to statistics.
 pub(super) fn targets(body: &[u8], now: Now) -> Result<Targets, String> {
     let answer: Value = serde_json::from_slice(body).map_err(|_| "no JSON".to_owned())?;
@@ -94,7 +99,7 @@ pub(super) fn targets(body: &[u8], now: Now) -> Result<Targets, String> {
     let intervals = documents.iter().filter_map(|document| document.get("Interval")?.as_u64());
     Ok(Targets {
         all: all?,
-        interval: intervals.min().map(|seconds| Duration::from_secs(seconds.max(1))),
+        interval: intervals.min().map(|seconds| Duration::from_secs(seconds).clamp(OFTEN, RARELY)),
         modified: number(&answer, "LastRuleModification").unwrap_or_default(),
     })
 }
@@ -230,6 +235,10 @@ mod tests {
             modified: 1_530_920_505.0,
         };
         assert_eq!(targets(answer, now).unwrap(), wanted);
+        for (seconds, wanted) in [(0, OFTEN), (u64::MAX, RARELY)] {
+            let answer = json!({"SamplingTargetDocuments": [{"Interval": seconds}]}).to_string();
+            assert_eq!(targets(answer.as_bytes(), now).unwrap().interval, Some(wanted));
+        }
         assert_eq!(targets(b"[]", now).unwrap_err(), "no SamplingTargetDocuments");
     }
 
