@@ -7,6 +7,7 @@
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -54,6 +55,8 @@ pub(crate) struct Cardinality {
     /// Whether the warning about names has been given.
     is_told: AtomicBool,
     values: RwLock<HashMap<String, Values>>,
+    /// Of values only hashes are kept: callers choose how long they are.
+    hashes: RandomState,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +70,7 @@ struct Names {
 
 #[derive(Debug, Default)]
 struct Values {
-    seen: HashSet<String>,
+    seen: HashSet<u64>,
     is_told: AtomicBool,
 }
 
@@ -79,8 +82,8 @@ enum Fate {
 }
 
 impl Values {
-    fn fate(&self, value: &str, most: usize) -> Fate {
-        if self.seen.contains(value) {
+    fn fate(&self, hash: u64, most: usize) -> Fate {
+        if self.seen.contains(&hash) {
             Fate::Known
         } else if self.seen.len() < most {
             Fate::New
@@ -105,6 +108,7 @@ impl Cardinality {
             names: RwLock::default(),
             is_told: AtomicBool::new(false),
             values: RwLock::default(),
+            hashes: RandomState::new(),
         }
     }
 
@@ -129,8 +133,9 @@ impl Cardinality {
 
     /// The value to record for a captured `key`: itself, or [`OVERFLOW`] where it is one too many.
     pub(crate) fn value<'a>(&self, key: &str, value: Cow<'a, str>) -> Cow<'a, str> {
+        let hash = self.hashes.hash_one(&*value);
         let all = self.values.read().unwrap_or_else(PoisonError::into_inner);
-        let fate = all.get(key).map_or(Fate::New, |values| values.fate(&value, self.most));
+        let fate = all.get(key).map_or(Fate::New, |values| values.fate(hash, self.most));
         drop(all);
         match fate {
             Fate::Known => value,
@@ -145,10 +150,10 @@ impl Cardinality {
                 let mut all = self.values.write().unwrap_or_else(PoisonError::into_inner);
                 let values = all.entry(key.to_owned()).or_default();
                 // Others may have come in between.
-                if let Fate::New = values.fate(&value, self.most) {
-                    values.seen.insert(value.clone().into_owned());
+                if let Fate::New = values.fate(hash, self.most) {
+                    values.seen.insert(hash);
                 }
-                if values.seen.contains(&*value) { value } else { Cow::Borrowed(OVERFLOW) }
+                if values.seen.contains(&hash) { value } else { Cow::Borrowed(OVERFLOW) }
             }
         }
     }
