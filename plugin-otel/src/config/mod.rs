@@ -172,6 +172,7 @@ impl Config {
         env: &impl Fn(&str) -> Option<String>,
     ) -> Result<Self, PluginError> {
         let mut reader = Reader::new(settings, env)?;
+        reader.check_metrics();
         let config = Self {
             disabled: reader.is_disabled(),
             traces: destination::read(&mut reader, Signal::Traces)?,

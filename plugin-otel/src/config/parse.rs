@@ -110,7 +110,8 @@ pub(super) fn ratio(raw: Raw<'_>) -> Result<f64, String> {
     let text = raw.number()?;
     match text.parse() {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
-        _ => Err(format!("wanted a number from 0 to 1, found {text}")),
+        // It may be what another sampler is told.
+        _ => Err(format!("wanted a number from 0 to 1, found {}", shown_url(&text))),
     }
 }
 
@@ -147,12 +148,12 @@ fn set_part(remote: &mut Remote, key: &str, value: &str) -> Result<(), String> {
         }
         (Dialect::Jaeger { .. }, _) => {
             let known = ["endpoint", "pollingIntervalMs", "initialSamplingRate"];
-            return Err(unknown("part", key, &known));
+            return Err(unknown("part", &shown_url(key), &known));
         }
         (Dialect::Xray, "endpoint") => remote.endpoint = checked_url(value).map_err(wrong)?,
         (Dialect::Xray, "polling_interval") => remote.every = seconds(value).map_err(wrong)?,
         (Dialect::Xray, _) => {
-            return Err(unknown("part", key, &["endpoint", "polling_interval"]));
+            return Err(unknown("part", &shown_url(key), &["endpoint", "polling_interval"]));
         }
     }
     Ok(())

@@ -102,6 +102,20 @@ impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
         })
     }
 
+    /// Warns of what the variables of metrics want where they want what there is not.
+    pub(super) fn check_metrics(&mut self) {
+        for (end, only) in [
+            ("TEMPORALITY_PREFERENCE", "cumulative"),
+            ("DEFAULT_HISTOGRAM_AGGREGATION", "explicit_bucket_histogram"),
+        ] {
+            let name = format!("OTEL_EXPORTER_OTLP_METRICS_{end}");
+            let Some(text) = self.variable(&name) else { continue };
+            if !text.trim().eq_ignore_ascii_case(only) {
+                self.warn(format!("{name} is ignored: wanted {only}, found {text:?}"));
+            }
+        }
+    }
+
     pub(super) fn propagators(&mut self) -> Result<Propagators, PluginError> {
         let key = "propagators";
         if self.table.contains_key(key) {
@@ -110,13 +124,14 @@ impl<'a, E: Fn(&str) -> Option<String>> Reader<'a, E> {
         let Some((variable, text)) = self.variables(key).into_iter().next() else {
             return Ok(Propagators::default());
         };
-        let mut chosen = Propagators::none();
+        let (mut chosen, mut any) = (Propagators::none(), false);
         for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            if let Err(reason) = parse::propagator(&mut chosen, name) {
-                self.warn(format!("a member of {variable} is ignored: {reason}"));
+            match parse::propagator(&mut chosen, name) {
+                Ok(()) => any = true,
+                Err(reason) => self.warn(format!("a member of {variable} is ignored: {reason}")),
             }
         }
-        Ok(chosen)
+        Ok(if any { chosen } else { Propagators::default() })
     }
 
     pub(super) fn policy(&mut self) -> Result<Policy, PluginError> {

@@ -292,6 +292,17 @@ const BAD: &[(&str, &str, &str)] = &[
         "polling_interval: wanted seconds, above 0, found \"0.5\"",
     ),
     (
+        r#"{"sampler": "jaeger_remote", "sampler-arg": "http://me:s3cret@c:5778/sampling?a=s3cret"}"#,
+        "sampler-arg",
+        "unknown part \"http://REDACTED:REDACTED@c:5778/sampling\": one of endpoint, \
+         pollingIntervalMs, initialSamplingRate",
+    ),
+    (
+        r#"{"sampler": "traceidratio", "sampler-arg": "endpoint=http://me:s3cret@c:5778"}"#,
+        "sampler-arg",
+        "wanted a number from 0 to 1, found endpoint=http://REDACTED:REDACTED@c:5778",
+    ),
+    (
         r#"{"sampler": "xray", "sampler-arg": "pollingIntervalMs=5"}"#,
         "sampler-arg",
         "unknown part \"pollingIntervalMs\": one of endpoint, polling_interval",
@@ -509,6 +520,35 @@ fn propagators_are_chosen_by_name() {
     let ordered = good("{}", &[("OTEL_PROPAGATORS", "b3, tracecontext")]);
     assert_eq!(ordered.propagators, propagators(&["b3", "tracecontext"]));
     assert_ne!(ordered.propagators, propagators(&["tracecontext", "b3"]));
+    for (variable, wanted, warnings) in [
+        ("none", propagators(&[]), 0),
+        ("none,xray", propagators(&[]), 1),
+        ("xray,ottrace", Propagators::default(), 2),
+        (",", Propagators::default(), 0),
+    ] {
+        let config = good("{}", &[("OTEL_PROPAGATORS", variable)]);
+        assert_eq!((config.propagators, config.warnings.len()), (wanted, warnings), "{variable}");
+    }
+}
+
+#[test]
+fn what_metrics_are_not_made_of_is_a_warning() {
+    let temporality = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+    let aggregation = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+    for variables in [
+        &[][..],
+        &[(temporality, "Cumulative"), (aggregation, "explicit_bucket_histogram")],
+        &[(temporality, ""), (aggregation, " ")],
+    ] {
+        assert!(good("{}", variables).warnings.is_empty(), "{variables:?}");
+    }
+    let other = [(temporality, "delta"), (aggregation, "base2_exponential_bucket_histogram")];
+    let warnings = good("{}", &other).warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(
+        warnings[0],
+        format!("{temporality} is ignored: wanted cumulative, found \"delta\"")
+    );
 }
 
 #[test]
