@@ -16,6 +16,7 @@ use super::{
     batch::{Batch, resource_fields},
     grpc::Grpc,
     http::Http,
+    transport,
 };
 use crate::{
     config::{self, Destination, Protocol},
@@ -44,7 +45,7 @@ impl Accepted {
         let answer = ExportTraceServiceResponse::decode(body).unwrap_or_default();
         let part = answer.partial_success.unwrap_or_default();
         let refused = usize::try_from(part.rejected_spans).unwrap_or(0);
-        Self { refused, message: part.error_message }
+        Self { refused, message: transport::shown(&part.error_message) }
     }
 }
 

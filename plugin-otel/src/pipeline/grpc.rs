@@ -224,8 +224,8 @@ mod tests {
         let accepted = |body| judged(&ok, body).map(|message| Accepted::read(&message));
         assert_eq!(accepted(b"\0\0\0\0\0"), Ok(Accepted::default()));
         assert_eq!(accepted(b""), Ok(Accepted::default()));
-        let wanted = Accepted { refused: 3, message: "no".to_owned() };
-        assert_eq!(accepted(b"\0\0\0\0\x08\x0a\x06\x08\x03\x12\x02no"), Ok(wanted));
+        let wanted = Accepted { refused: 3, message: "n o".to_owned() };
+        assert_eq!(accepted(b"\0\0\0\0\x09\x0a\x07\x08\x03\x12\x03n\no"), Ok(wanted));
     }
 
     #[test]
