@@ -298,6 +298,18 @@ impl Record {
         }
     }
 
+    /// Takes the attribute of this key out, where there is one: OTLP wants each key once.
+    pub(crate) fn forget(&mut self, key: &str) {
+        let Some(place) = find(&self.fields, key) else { return };
+        if let Name::Written(name) = &mut self.name
+            && name.start > place.start
+        {
+            *name = name.start - place.len()..name.end - place.len();
+        }
+        self.fields.drain(place);
+        self.attributes -= 1;
+    }
+
     /// The place for an attribute of this length, if there is one.
     #[inline]
     fn attribute(&mut self, length: usize) -> Option<&mut Vec<u8>> {
@@ -316,6 +328,31 @@ impl Record {
     }
 }
 
+/// Where the attribute of this key is among these fields of a span, all of which have a length.
+fn find(fields: &[u8], key: &str) -> Option<Range<usize>> {
+    let mut rest = fields;
+    while let Some((tag, content)) = next_field(&mut rest) {
+        if tag == ATTRIBUTE && next_field(&mut &*content) == Some((KEY, key.as_bytes())) {
+            let end = fields.len() - rest.len();
+            return Some(end - otlp::field_len(content.len())..end);
+        }
+    }
+    None
+}
+
+/// The next field, which is cut off.
+fn next_field<'a>(fields: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+    let (tag, mut rest) = fields.split_first()?;
+    let length = prost::decode_length_delimiter(&mut rest).ok()?;
+    let (content, rest) = rest.split_at_checked(length)?;
+    *fields = rest;
+    Some((*tag, content))
+}
+
+/// The tag of `Span.attributes`,
+const ATTRIBUTE: u8 = 0x4a;
+/// and in it that of `KeyValue.key`.
+const KEY: u8 = 0x0a;
 /// The tag of `Span.name`.
 pub(crate) const NAME: u8 = 0x2a;
 /// The tag of `Span.events`.
@@ -411,6 +448,31 @@ mod tests {
         let records: Vec<_> = (0..2 * MOST_KEPT).map(|_| begin("many")).collect();
         records.into_iter().for_each(Record::recycle);
         assert_eq!(KEPT.with_borrow(Vec::len), MOST_KEPT);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_as_if_it_had_never_been_there() {
+        let long = "x".repeat(300);
+        let fill = |record: &mut Record, forgets: bool| {
+            record.text("first", "1");
+            if forgets {
+                record.text("key", &long);
+            }
+            record.event("key", 1, |out| otlp::text(out, Place::EventOrScope, "key", "kept"));
+            record.rename(&["a name"]);
+            record.text("last", "2");
+            if forgets {
+                record.forget("key");
+                record.forget("unknown");
+            }
+            record.rename(&["another"]);
+        };
+        let shown = |forgets| {
+            let mut record = begin("one");
+            fill(&mut record, forgets);
+            (record.fields().to_vec(), record.attributes)
+        };
+        assert_eq!(shown(true), shown(false));
     }
 
     #[test]

@@ -54,12 +54,11 @@ impl LocalSpan {
 fn tell(record: &mut Record, fields: Fields<'_>) {
     for field in fields.iter() {
         match field {
-            ("otel.name", Value::Text(name)) => record.rename(&[name]),
+            ("otel.name", Value::Text(name)) => record.rename(&[cut(name)]),
             ("otel.kind", Value::Text(kind)) => set_kind(record, kind),
             ("otel.status_code", Value::Text(code)) => set_status(record, code),
             ("otel.status_message" | "otel.status_description", Value::Text(message)) => {
-                record.is_error = true;
-                message.clone_into(&mut record.status_message);
+                fail(record, message);
             }
             (key, value) => attribute(record, key, value),
         }
@@ -69,6 +68,9 @@ fn tell(record: &mut Record, fields: Fields<'_>) {
 impl Span for LocalSpan {
     fn on_record(&mut self, fields: Fields<'_>) {
         if let Some(record) = &mut self.record {
+            for (key, _) in fields.iter() {
+                record.forget(key);
+            }
             tell(record, fields);
         }
     }
@@ -79,8 +81,7 @@ impl Span for LocalSpan {
         record.is_error |= level == Level::ERROR && !record.is_ok;
         let exception = exception(event);
         if let Some(message) = exception {
-            record.is_error = true;
-            message.clone_into(&mut record.status_message);
+            fail(record, message);
         }
         for (_, value) in event.fields().iter() {
             if let Value::Error { message, causes } = value {
@@ -95,8 +96,12 @@ impl Span for LocalSpan {
         let now = self.tracing.clock.now();
         record.event(name, now, |out| {
             let place = Place::EventOrScope;
-            otlp::text(out, place, "level", severity(level));
-            otlp::text(out, place, "target", event.callsite().target());
+            for (key, value) in [("level", severity(level)), ("target", event.callsite().target())]
+            {
+                if event.fields().iter().all(|(field, _)| field != key) {
+                    otlp::text(out, place, key, value);
+                }
+            }
             if let Some(message) = exception {
                 otlp::text(out, place, semconv::EXCEPTION_MESSAGE, message);
             }
@@ -120,6 +125,14 @@ impl Drop for LocalSpan {
         let follow = mem::replace(&mut self.follow, Follow::Sampled);
         self.tracing.finish(record, follow);
     }
+}
+
+/// The longest name and status message, in bytes. Neither is among the fields of a span, which have a
+/// bound of their own.
+const LONGEST: usize = 4096;
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST)]
 }
 
 /// The name of a level, as OpenTelemetry and `tracing` both have it.
@@ -146,9 +159,20 @@ fn set_kind(record: &mut Record, kind: &str) {
     }
 }
 
+/// What is Ok has no description, and what the code itself called Ok stays so.
 fn set_status(record: &mut Record, code: &str) {
     (record.is_ok, record.is_error) =
         (code.eq_ignore_ascii_case("ok"), code.eq_ignore_ascii_case("error"));
+    if record.is_ok {
+        record.status_message.clear();
+    }
+}
+
+fn fail(record: &mut Record, message: &str) {
+    if !record.is_ok {
+        record.is_error = true;
+        cut(message).clone_into(&mut record.status_message);
+    }
 }
 
 fn attribute(record: &mut Record, key: &str, value: Value<'_>) {
@@ -170,7 +194,10 @@ fn attribute(record: &mut Record, key: &str, value: Value<'_>) {
     }
 }
 
+/// The last error is the exception of the span.
 fn exception_attributes(record: &mut Record, message: &str, causes: &str) {
+    record.forget(semconv::EXCEPTION_MESSAGE);
+    record.forget(semconv::EXCEPTION_STACKTRACE);
     record.text(semconv::EXCEPTION_MESSAGE, message);
     if !causes.is_empty() {
         record.text(semconv::EXCEPTION_STACKTRACE, causes);
@@ -189,8 +216,10 @@ fn exception<'a>(event: &Event<'a>) -> Option<&'a str> {
     }
 }
 
-/// Writes the fields of an event as attributes, but for the `error` that `is_told` already.
+/// Writes the fields of an event as attributes, but for the `error` that `is_told` already. The first
+/// error is its exception.
 pub(crate) fn fields(out: &mut Vec<u8>, place: Place, event: &Event<'_>, is_told: bool) {
+    let mut has_exception = is_told;
     for (key, value) in event.fields().iter() {
         match value {
             Value::Bool(flag) => otlp::flag(out, place, key, flag),
@@ -204,6 +233,9 @@ pub(crate) fn fields(out: &mut Vec<u8>, place: Place, event: &Event<'_>, is_told
             Value::Text(text) => otlp::text(out, place, key, text),
             Value::Error { message, causes } => {
                 otlp::text(out, place, key, message);
+                if mem::replace(&mut has_exception, true) {
+                    continue;
+                }
                 otlp::text(out, place, semconv::EXCEPTION_MESSAGE, message);
                 if !causes.is_empty() {
                     otlp::text(out, place, semconv::EXCEPTION_STACKTRACE, causes);
@@ -216,8 +248,9 @@ pub(crate) fn fields(out: &mut Vec<u8>, place: Place, event: &Event<'_>, is_told
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::trace::v1::{
-        self as proto, span::SpanKind, status::StatusCode,
+    use opentelemetry_proto::tonic::{
+        common::v1::KeyValue,
+        trace::v1::{self as proto, span::SpanKind, status::StatusCode},
     };
     use plugin_api::{
         SpanContext,
@@ -346,6 +379,38 @@ mod tests {
         assert_eq!(found(&span(&[error], |_| {})), told(StatusCode::Error, ""));
         assert_eq!(found(&span(&[error, described], |_| {})), told(StatusCode::Error, "why"));
         assert_eq!(found(&span(&[error], |span| add(span, ok))), told(StatusCode::Ok, ""));
+        assert_eq!(found(&span(&[described], |span| add(span, ok))), told(StatusCode::Ok, ""));
+        assert_eq!(found(&span(&[ok, described], |_| {})), told(StatusCode::Ok, ""));
+    }
+
+    #[test]
+    fn a_name_and_a_message_of_any_length_are_cut() {
+        let long = "\u{e9}".repeat(LONGEST);
+        let fields: FieldBuffer = ["otel.name", "otel.status_description"]
+            .into_iter()
+            .map(|key| (key, Value::Text(&long)))
+            .collect();
+        let span = span(&[], |span| span.on_record(fields.fields()));
+        assert_eq!((span.name.len(), span.status.unwrap().message.len()), (LONGEST, LONGEST));
+    }
+
+    #[test]
+    fn each_key_is_there_once_and_the_last_value_of_a_span_is_kept() {
+        let span = span(&[text("key", "first"), ("error", REFUSED)], |span| {
+            add(span, text("key", "last"));
+            let other = Value::Error { message: "lost", causes: "" };
+            let fields = [("level", Value::I64(3)), ("one", REFUSED), ("two", other)];
+            event(Level::WARN, "twice", &fields, |event| span.on_event(event));
+        });
+        let keys = |attributes: &[KeyValue]| {
+            attributes.iter().map(|pair| pair.key.clone()).collect::<Vec<_>>()
+        };
+        let of_span = keys(&span.attributes);
+        assert_eq!(of_span[3..], ["error", "key", "exception.message"], "{span:?}");
+        assert_eq!(attribute(&span, "key"), "last");
+        assert_eq!(attribute(&span, "exception.message"), "lost");
+        let wanted = ["target", "level", "one", "exception.message", "exception.stacktrace", "two"];
+        assert_eq!(keys(&span.events[0].attributes), wanted);
     }
 
     #[test]
