@@ -52,6 +52,8 @@ pub(crate) struct Started {
     pub(crate) client_layers: Vec<String>,
     pub(crate) directory: Directory,
     pub(crate) plugin: Option<Arc<Plugin>>,
+    /// The entry of the one that is wanted and was not loaded.
+    pub(crate) refused: Option<Json>,
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) hooks: StackHooks,
 }
@@ -140,7 +142,9 @@ impl Admin {
     }
 
     async fn plugins(&self, started: &Started) -> Json {
-        let Some(plugin) = &started.plugin else { return json!([]) };
+        let Some(plugin) = &started.plugin else {
+            return started.refused.iter().cloned().collect();
+        };
         let mut report = match self.ask(plugin, |plugin| plugin.report()).await {
             Some(report) => report,
             None => plugin.silent_report(&format!("no answer within {PLUGIN_TIMEOUT:?}")),

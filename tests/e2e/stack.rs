@@ -100,6 +100,11 @@ async fn an_absent_plugin_that_is_not_required_is_one_warning() {
     let lines = host.lines_with(&["/nowhere/libplugin_otel.so"]);
     let [warning] = &lines[..] else { panic!("not one line: {lines:#?}") };
     assert!(warning.contains("WARN"), "{warning}");
+    let plugin = host.plugin().await;
+    assert_eq!((&plugin["name"], &plugin["state"]), (&json!(null), &json!("failed")));
+    assert_eq!(plugin["path"], "/nowhere/libplugin_otel.so");
+    let reason = plugin["status"]["error"].as_str().expect("a reason");
+    assert!(reason.contains("no such file") && warning.contains(reason), "{reason}");
 }
 
 async fn a_bare_name_is_looked_for_next_to_the_binary() {

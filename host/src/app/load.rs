@@ -16,13 +16,18 @@ use crate::{
 /// The most time that a plugin has to start.
 const MOST_LOADING: Duration = Duration::from_secs(10);
 
+/// What came of a plugin: neither where none is wanted.
+#[derive(Default)]
+pub(super) struct Loaded {
+    pub(super) plugin: Option<Arc<Plugin>>,
+    /// Why the host goes on without the one that is wanted.
+    pub(super) refused: Option<LoadError>,
+}
+
 impl App {
     /// The plugin where one is wanted and can be had. What it finds wrong with the settings of the
     /// fleet keeps no host from starting.
-    pub(super) async fn load_plugin(
-        &self,
-        live: &mut LiveSettings,
-    ) -> Result<Option<Arc<Plugin>>, LoadError> {
+    pub(super) async fn load_plugin(&self, live: &mut LiveSettings) -> Result<Loaded, LoadError> {
         match self.plugin_of(live.started()).await {
             Err(LoadError::Setting(error)) if error.is_in_store() => {
                 live.refuse(&error);
@@ -32,22 +37,22 @@ impl App {
         }
     }
 
-    async fn plugin_of(&self, settings: &Arc<Settings>) -> Result<Option<Arc<Plugin>>, LoadError> {
+    async fn plugin_of(&self, settings: &Arc<Settings>) -> Result<Loaded, LoadError> {
         let otel = &settings.config().otel;
         if !otel.enabled {
-            return Ok(None);
+            return Ok(Loaded::default());
         }
         let began = Instant::now();
         match self.load(settings).await {
             Ok(plugin) => {
                 tracing::info!(took = ?began.elapsed(), "otel plugin: loaded {plugin}");
-                Ok(Some(Arc::new(plugin)))
+                Ok(Loaded { plugin: Some(Arc::new(plugin)), refused: None })
             }
             Err(error @ LoadError::Setting(_)) => Err(error),
             Err(error) if otel.required => Err(error),
             Err(error) => {
                 tracing::warn!("{error}; going on without tracing");
-                Ok(None)
+                Ok(Loaded { plugin: None, refused: Some(error) })
             }
         }
     }

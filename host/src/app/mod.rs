@@ -13,11 +13,15 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use plugin_api::{ErrorKind, PluginError};
+use serde_json::Value as Json;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 use tower::{BoxError, service_fn};
 
-use self::stop::{stop, stop_plugin};
+use self::{
+    load::Loaded,
+    stop::{stop, stop_plugin},
+};
 use crate::{
     Body, Client, Error, Identity, Plugin,
     admin::{Admin, Phase, Started},
@@ -49,6 +53,7 @@ pub struct App {
 struct Ready<S> {
     directory: Directory,
     plugin: Option<Arc<Plugin>>,
+    refused: Option<Json>,
     tls: Option<ServerFiles>,
     live: LiveSettings,
     server: SealedServerStack<S>,
@@ -65,6 +70,7 @@ impl<S: Sealed> Ready<S> {
             client_layers: self.client_layers.clone(),
             directory: self.directory.clone(),
             plugin: self.plugin.clone(),
+            refused: self.refused.clone(),
             settings: self.live.current(),
             hooks: self.hooks.clone(),
         }
@@ -221,7 +227,7 @@ impl App {
         self.metrics.observe(directory.clone(), fleet.health());
 
         let mut live = LiveSettings::start(&self.settings, fleet);
-        let plugin = self.load_plugin(&mut live).await?;
+        let Loaded { plugin, refused } = self.load_plugin(&mut live).await?;
         if let Some(plugin) = &plugin {
             if let Some(layer) = plugin.server_layer() {
                 server.splice(plugin.name(), layer);
@@ -239,7 +245,8 @@ impl App {
         let client_layers = client.layers().to_vec();
         let hooks = StackHooks { server: server.hooks(), client: client.hooks() };
         self.client.seal(client);
-        Ok(Ready { directory, plugin, tls, live, server, client_layers, hooks })
+        let refused = refused.map(|error| error.report());
+        Ok(Ready { directory, plugin, refused, tls, live, server, client_layers, hooks })
     }
 
     fn open_fleet(&self) -> Result<Fleet, ConfigError> {

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use serde_json::{Value as Json, json};
+
 use crate::config::ConfigError;
 
 /// A plugin that cannot be loaded.
@@ -21,4 +23,24 @@ pub enum LoadError {
     /// The binary's own place is not known, so no bare name can be found beside it.
     #[error("otel plugin: the folder of the binary is not known: {0}")]
     OwnPlace(#[source] io::Error),
+}
+
+impl LoadError {
+    /// The entry of `GET /plugins` where the host goes on without the plugin.
+    pub(crate) fn report(&self) -> Json {
+        let path = match self {
+            Self::File { path, .. } => Some(path),
+            Self::Setting(_) | Self::OwnPlace(_) => None,
+        };
+        json!({
+            "name": null,
+            "version": null,
+            "abi": null,
+            "path": path,
+            "sha256": null,
+            "state": "failed",
+            "panics": null,
+            "status": {"error": self.to_string()},
+        })
+    }
 }
