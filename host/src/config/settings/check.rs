@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{Settings, unknown_of_plugin};
 use crate::{
     config::{
-        Backend, Config, Otel, Topology,
+        Backend, Config, Origin, Otel, Topology,
         error::{ConfigError, is_slip},
         redis_url,
     },
@@ -25,6 +27,7 @@ impl Settings {
         self.check_services()?;
         self.check_discovery()?;
         self.check_slips()?;
+        self.check_variables()?;
         self.check_checksum()
     }
 
@@ -98,6 +101,26 @@ impl Settings {
         })
     }
 
+    /// A variable with one underscore where there should be two would say nothing. Others may begin with
+    /// `HOST_` as well: only the name of a key is taken for one.
+    fn check_variables(&self) -> Result<(), ConfigError> {
+        let known = json!(Config::default());
+        for (name, _) in &self.written.1 {
+            let Some(place) = name.strip_prefix("HOST_") else { continue };
+            let Some((section, key)) = place.split_once('_') else { continue };
+            let [lower, kebab] = [section.to_lowercase(), key.to_lowercase().replace('_', "-")];
+            let is_known = known.get(&lower).and_then(|keys| keys.get(&kebab)).is_some();
+            // Those without a default are not among the defaults.
+            if is_known || lower == "otel" && Otel::KEYS.contains(&kebab.as_str()) {
+                let message =
+                    format!("wanted two underscores after {section}, HOST_{section}__{key}");
+                let origin = Origin::Variable(name.clone());
+                return Err(ConfigError::setting(origin, format!("{lower}.{kebab}"), message));
+            }
+        }
+        Ok(())
+    }
+
     fn check_checksum(&self) -> Result<(), ConfigError> {
         let Some(sha256) = &self.config.otel.sha256 else { return Ok(()) };
         if sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -165,6 +188,31 @@ mod tests {
         assert!(keys.len() > 30, "{keys:?}");
         for (key, _) in keys {
             assert_eq!(parse(&format!("[otel]\n{key} = 1"), &[]).err(), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_variable_with_one_underscore_too_few_is_no_silent_one() {
+        for (name, wanted) in [
+            (
+                "HOST_OTEL_ENABLED",
+                "otel.enabled: wanted two underscores after OTEL, HOST_OTEL__ENABLED",
+            ),
+            (
+                "HOST_SERVER_MAX_IN_FLIGHT",
+                "server.max-in-flight: wanted two underscores after SERVER, \
+                 HOST_SERVER__MAX_IN_FLIGHT",
+            ),
+            (
+                "HOST_OTEL_SHA256",
+                "otel.sha256: wanted two underscores after OTEL, HOST_OTEL__SHA256",
+            ),
+        ] {
+            assert_eq!(parse("", &[(name, "1")]).unwrap_err(), format!("${name}: {wanted}"));
+        }
+        // Kubernetes has such for a service that is called host.
+        for name in ["HOST_SERVICE_HOST", "HOST_SERVICE_PORT", "HOST_PORT", "HOST_IP", "HOST_"] {
+            assert!(parse("", &[(name, "1")]).is_ok(), "{name}");
         }
     }
 
