@@ -4,8 +4,13 @@
 //!
 //! ```sh
 //! cargo build --release
+//! export HOST_OTEL__LIBRARY=$PWD/target/release/libplugin_otel.so
+//! export HOST_DISCOVERY__STATIC__UPSTREAM='["http://127.0.0.1:8080"]'
 //! cargo run --release --example service -- --config host/config/quickstart.toml
+//! curl http://127.0.0.1:8080/order/3
 //! ```
+//!
+//! Here it calls itself: what it calls `upstream` may be any service that answers `/leaf/{n}/{from}`.
 #![forbid(unsafe_code)]
 
 use std::{process::ExitCode, sync::Arc};
@@ -30,6 +35,7 @@ fn main() -> ExitCode {
             .route("/fan/{n}", get(fan))
             .route("/order/{n}", get(order))
             .route("/lines/{n}", get(lines))
+            .route("/leaf/{n}/{from}", get(async || "a leaf\n"))
             .route_layer(middleware::from_fn(name_route))
             .with_state(client)
     })
