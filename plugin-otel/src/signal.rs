@@ -14,7 +14,7 @@ pub(crate) enum Signal {
     Traces,
     /// Log records.
     Logs,
-    /// Metrics; an item is all of one moment.
+    /// Metrics; an item is all of one moment, or a part of it.
     Metrics,
 }
 

@@ -1,5 +1,7 @@
 //! Metrics as OTLP has them: `opentelemetry/proto/metrics/v1/metrics.proto`.
 
+use std::mem;
+
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, KeyValue, any_value},
     metrics::v1::{
@@ -16,30 +18,46 @@ use crate::otlp;
 const METRICS: u8 = 0x12;
 const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
 
-/// One collection: fields of a `ScopeMetrics`.
+/// A part that is as large takes no more metrics, in bytes: receivers over gRPC take 4 MiB by default, and
+/// one metric with all the sets of attributes that it may have can take more than one.
+const FULL: usize = 512 * 1024;
+
+/// One collection, in parts that are exported one by one.
 pub(super) struct Encoder {
     now: u64,
     exemplars: bool,
-    points: usize,
-    bytes: Vec<u8>,
+    parts: Vec<Part>,
+}
+
+/// Some metrics: fields of a `ScopeMetrics`.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    /// How many data points it has.
+    pub(super) points: usize,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Encoder {
     /// A collection of this moment, in nanoseconds since 1970, with or without exemplars.
     pub(super) const fn new(now: u64, exemplars: bool) -> Self {
-        Self { now, exemplars, points: 0, bytes: Vec::new() }
+        Self { now, exemplars, parts: Vec::new() }
     }
 
     /// Adds a metric; one of a kind that nobody knows yet is left out.
     pub(super) fn add(&mut self, metric: &metrics::Metric<'_>) {
         let Some(encoded) = self.metric(metric) else { return };
-        self.points += metric.points().len();
-        otlp::bytes(&mut self.bytes, METRICS, &encoded.encode_to_vec());
+        let mut part = self.parts.pop().unwrap_or_default();
+        if part.bytes.len() >= FULL {
+            self.parts.push(mem::take(&mut part));
+        }
+        part.points += metric.points().len();
+        otlp::bytes(&mut part.bytes, METRICS, &encoded.encode_to_vec());
+        self.parts.push(part);
     }
 
-    /// The whole collection, and how many data points it has.
-    pub(super) fn finish(self) -> (usize, Vec<u8>) {
-        (self.points, self.bytes)
+    /// The whole collection.
+    pub(super) fn finish(self) -> Vec<Part> {
+        self.parts
     }
 
     fn metric(&self, metric: &metrics::Metric<'_>) -> Option<Metric> {
@@ -132,15 +150,18 @@ mod tests {
     use super::*;
 
     fn decoded(encoder: Encoder) -> Vec<Metric> {
-        let (points, bytes) = encoder.finish();
-        let metrics = ScopeMetrics::decode(&*bytes).unwrap().metrics;
+        encoder.finish().iter().flat_map(metrics_of).collect()
+    }
+
+    fn metrics_of(Part { points, bytes }: &Part) -> Vec<Metric> {
+        let metrics = ScopeMetrics::decode(&**bytes).unwrap().metrics;
         let each = metrics.iter().map(|metric| match metric.data.as_ref().unwrap() {
             metric::Data::Sum(sum) => sum.data_points.len(),
             metric::Data::Gauge(gauge) => gauge.data_points.len(),
             metric::Data::Histogram(histogram) => histogram.data_points.len(),
             other => panic!("{other:?}"),
         });
-        assert_eq!(each.sum::<usize>(), points);
+        assert_eq!(each.sum::<usize>(), *points);
         metrics
     }
 
@@ -191,5 +212,20 @@ mod tests {
             let named: Vec<_> = point.exemplars.iter().map(|one| one.trace_id.clone()).collect();
             assert_eq!(named, Vec::from_iter(wanted.then(|| vec![1; 16])));
         }
+    }
+
+    #[test]
+    fn a_large_collection_comes_in_parts_that_any_receiver_takes() {
+        let route = "/".repeat(200);
+        let attributes = [Attribute::text("http.route", &route)];
+        let points = vec![Point::new(&attributes, 7.0); 1000];
+        let mut encoder = Encoder::new(9, true);
+        for _ in 0..10 {
+            let metric = metrics::Metric::new(MetricKind::COUNTER, "x.y", "By", "How many.");
+            encoder.add(&metric.with_points(&points));
+        }
+        let parts = encoder.finish();
+        assert!(parts.len() > 1 && parts.iter().all(|part| part.bytes.len() < 2 * FULL));
+        assert_eq!(parts.iter().flat_map(metrics_of).count(), 10);
     }
 }

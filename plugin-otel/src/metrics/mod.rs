@@ -22,7 +22,7 @@ use std::{
 
 use plugin_api::{Host, guard};
 
-use self::encode::Encoder;
+use self::encode::{Encoder, Part};
 pub(crate) use self::own::Own;
 use crate::{clock::Clock, pipeline::Pipeline};
 
@@ -99,8 +99,9 @@ impl Sources {
         let mut encoder = Encoder::new(Clock::new().now(), self.exemplars);
         self.host.metrics(&mut |metric| encoder.add(metric));
         self.own.visit(&mut |metric| encoder.add(metric));
-        let (points, collection) = encoder.finish();
-        self.pipeline.finish_encoded(points, collection);
+        for Part { points, bytes } in encoder.finish() {
+            self.pipeline.finish_encoded(points, bytes);
+        }
         self.pipeline.export_now();
     }
 }
