@@ -11,7 +11,14 @@ pub(super) fn export_url(base: &str, protocol: Protocol, signal: Signal) -> Resu
     match protocol {
         Protocol::Grpc => Ok(base),
         Protocol::HttpProtobuf | Protocol::HttpJson => {
-            Ok(format!("{}/{}", base.trim_end_matches('/'), signal.path()))
+            let (base, query) = base.split_at(base.find('?').unwrap_or(base.len()));
+            let base = base.trim_end_matches('/');
+            let path = signal.path();
+            if base.ends_with(path) {
+                let shown = shown_url(base);
+                return Err(format!("wanted the URL that /{path} is added to, found {shown:?}"));
+            }
+            Ok(format!("{base}/{path}{query}"))
         }
     }
 }

@@ -111,6 +111,11 @@ fn endpoints_get_their_path_and_port_by_protocol() {
         (r#"{"protocol": "http/json"}"#, &[(base, "http://c:1")], "http://c:1/v1/traces"),
         (
             r#"{"protocol": "http/json"}"#,
+            &[(base, "http://c:1/x/?a=b")],
+            "http://c:1/x/v1/traces?a=b",
+        ),
+        (
+            r#"{"protocol": "http/json"}"#,
             &[(base, "http://c:1"), (traces, "http://d:2/in")],
             "http://d:2/in",
         ),
@@ -189,6 +194,11 @@ const BAD: &[(&str, &str, &str)] = &[
         "unknown exporter \"jaeger\": one of otlp, console, none",
     ),
     (r#"{"exporter": 1}"#, "exporter", "wanted text, found 1"),
+    (
+        r#"{"protocol": "http/json", "endpoint": "http://c:4318/v1/traces"}"#,
+        "endpoint",
+        "wanted the URL that /v1/traces is added to, found \"http://c:4318/v1/traces\"",
+    ),
     (
         r#"{"protocol": "http"}"#,
         "protocol",
