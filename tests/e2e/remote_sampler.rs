@@ -87,9 +87,12 @@ async fn a_server_says_what_is_sampled_and_when_it_is_away_its_last_word_stays()
     let collector = Collector::start().await;
     let strategies = Strategies::of(share(1)).await;
     let config = config(&collector, "parentbased_jaeger_remote", strategies.argument(""));
-    let host = HostProcess::start(config.set("service.group", "a b&c")).await;
+    let config = config.set("service.group", "a b&c").set("otel.headers.api-key", "s3cret");
+    let host = HostProcess::start(config).await;
     until_sampled(&host, "/other", true).await;
-    assert_eq!(strategies.server.received()[0].target, "/sampling?service=a%20b%26c");
+    let asked = &strategies.server.received()[0];
+    assert_eq!(asked.target, "/sampling?service=a%20b%26c");
+    assert!(!asked.headers.contains_key("api-key"), "it is the collector's: {:?}", asked.headers);
 
     let unsampled = Traceparent::unsampled();
     let answer = host.get("/other").header("traceparent", &unsampled).send().await;

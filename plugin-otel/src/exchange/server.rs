@@ -224,6 +224,15 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_recorded_without_the_secrets_in_it() {
+        let bench = Bench::new("always_on");
+        let head = RequestHead::new("GET", "/proxy/http://user:s3cret@there/x", &[]);
+        drop(bench.server().on_request(&head).exchange);
+        let path = "/proxy/http://REDACTED:REDACTED@there/x";
+        assert_eq!(attribute(&bench.only_span(), "url.path"), path);
+    }
+
+    #[test]
     fn a_request_without_a_caller_starts_a_random_trace() {
         let bench = Bench::new("parentbased_always_on");
         let accepted = bench.server().on_request(&RequestHead::new("BREW", "/", &[]));
