@@ -4,10 +4,11 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use harness::{
-    Client, Collector, Config, Gate, HostProcess, RawUpstream, Upstream, channel, text,
+    Authority, Client, Collector, Config, Gate, HostProcess, RawUpstream, Terminator, Upstream,
+    channel, text,
     wait::{until, within},
 };
-use http::{Method, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
@@ -22,6 +23,7 @@ trials![
     a_large_body_passes_unchanged,
     hop_by_hop_headers_stay_behind,
     trailers_pass_over_http2,
+    the_next_hop_hears_that_trailers_are_welcome,
     cookies_that_http2_has_cut_are_one_line_again,
     a_path_without_a_route_is_404,
     an_upstream_that_is_down_is_502,
@@ -29,6 +31,8 @@ trials![
     a_slow_upstream_is_504,
     a_request_past_the_limit_is_503,
 ];
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 async fn forward_to(upstream: &Upstream) -> HostProcess {
     HostProcess::start(forwarding(upstream)).await
@@ -172,7 +176,7 @@ async fn hop_by_hop_headers_stay_behind() {
         .header("connection", "x-hop")
         .header("x-hop", "1")
         .header("keep-alive", "timeout=5")
-        .header("te", "trailers")
+        .header("te", "deflate")
         .header("proxy-connection", "keep-alive")
         .header("x-end", "1")
         .send()
@@ -199,6 +203,37 @@ async fn trailers_pass_over_http2() {
     let body = within("the end of a response", response.into_body().collect()).await.unwrap();
     assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
     assert_eq!(body.to_bytes(), "hello");
+}
+
+async fn the_next_hop_hears_that_trailers_are_welcome() {
+    // As every server by hyper, it sends trailers over HTTP/1.1 to those alone who have asked.
+    let upstream = Upstream::start(async |_| {
+        let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("0"))]);
+        let body = text("hello").with_trailers(std::future::ready(Some(Ok(trailers)))).boxed();
+        let response = Response::builder().header("transfer-encoding", "chunked");
+        response.header("trailer", GRPC_STATUS).body(body).unwrap()
+    })
+    .await;
+    let authority = Authority::new();
+    let http2 = Terminator::before(&upstream.url(), &authority, &["h2"], None).await;
+    let http1 = Terminator::before(&upstream.url(), &authority, &["http/1.1"], None).await;
+    let config = Config::new().set("client.tls.ca", authority.ca().display().to_string());
+    let config = config.group("plain", upstream.url()).forward("/plain", "plain");
+    let config = config.group("http2", http2.url()).forward("/http2", "http2");
+    let config = config.group("tls", http1.url()).forward("/tls", "tls");
+    let host = HostProcess::start(config).await;
+    let client = Client::http2();
+    for path in ["/plain", "/http2", "/tls"] {
+        let call = client.get(&host.url(path)).header("te", "trailers");
+        let body = call.open().await.unwrap().into_body();
+        let body = within("the end of a response", body.collect()).await.unwrap();
+        assert_eq!(body.trailers().unwrap()[GRPC_STATUS], "0", "{path}");
+    }
+    let connection = upstream.received().into_iter().map(|received| {
+        assert_eq!(received.header("te"), Some("trailers"), "{received:?}");
+        received.header("connection").map(str::to_owned)
+    });
+    assert_eq!(connection.collect::<Vec<_>>(), [Some("te".to_owned()), None, None]);
 }
 
 async fn cookies_that_http2_has_cut_are_one_line_again() {

@@ -12,7 +12,11 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Uri, header::UPGRADE, uri::Scheme};
+use http::{
+    Request, Response, Uri,
+    header::{CONNECTION, UPGRADE},
+    uri::Scheme,
+};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::{
@@ -135,6 +139,10 @@ impl HttpClient {
             return self.plain.send(request, via).await;
         }
         let is_upgrade = request.headers().contains_key(UPGRADE);
+        // It may become a request of HTTP/2, which has no such line, and loses what the line names.
+        if request.headers().get(CONNECTION).is_some_and(|names| names == "te") {
+            request.headers_mut().remove(CONNECTION);
+        }
         let client = if is_upgrade { &self.tls_upgrades } else { &self.tls };
         let response = client.request(std::mem::take(request)).await.map_err(SendError::Tls)?;
         let info: Option<&HttpInfo> = response.extensions().get();

@@ -60,16 +60,35 @@ pub(super) fn forward(
 /// Takes out what belongs to the connection that the request came by; the answer is what it asks
 /// that connection to become.
 fn prepare(request: &mut Request<Body>) -> Option<Upgrade> {
-    let mut upgrade = None;
+    let (mut upgrade, mut wants_trailers) = (None, false);
     if has_hop_by_hop(request.headers()) {
         upgrade = Upgrade::of(request);
+        wants_trailers = takes_trailers(request.headers());
         strip(request.headers_mut());
     }
     join_cookies(request.headers_mut());
     if let Some(upgrade) = &upgrade {
         ask(request.headers_mut(), &upgrade.protocol);
     }
+    if wants_trailers {
+        take_trailers(request.headers_mut());
+    }
     upgrade
+}
+
+/// Whether trailers are welcome: RFC 9110, section 10.1.4. Whatever else `TE` lists is a coding of
+/// this one connection.
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::TE).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|name| name.trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// Trailers pass here, so the next hop may send some: many send none unasked.
+fn take_trailers(headers: &mut HeaderMap) {
+    // In one line: there are those who look at the first one alone.
+    let names = if headers.contains_key(header::UPGRADE) { "upgrade, te" } else { "te" };
+    headers.insert(header::CONNECTION, HeaderValue::from_static(names));
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
 }
 
 /// A request for another protocol on the same connection, and what it asks for.
@@ -208,5 +227,34 @@ mod tests {
         }
         strip(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+
+    #[test]
+    fn that_trailers_are_welcome_goes_on_and_other_codings_do_not() {
+        for (te, goes_on) in [
+            (&["trailers"][..], true),
+            (&["gzip;q=0.5, Trailers"], true),
+            (&["deflate", "trailers"], true),
+            (&["gzip"], false),
+            (&["trailers-of-another-kind"], false),
+        ] {
+            let mut request = Request::new(Body::empty());
+            for line in te {
+                request.headers_mut().append(header::TE, HeaderValue::from_static(line));
+            }
+            prepare(&mut request);
+            let line = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+            assert_eq!(line(header::TE), goes_on.then_some(&b"trailers"[..]), "{te:?}");
+            assert_eq!(line(header::CONNECTION), goes_on.then_some(&b"te"[..]), "{te:?}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_and_trailers_are_asked_for_in_one_line() {
+        let mut headers = HeaderMap::new();
+        ask(&mut headers, &HeaderValue::from_static("websocket"));
+        take_trailers(&mut headers);
+        let lines: Vec<_> = headers.get_all(header::CONNECTION).iter().collect();
+        assert_eq!(lines, ["upgrade, te"]);
     }
 }
