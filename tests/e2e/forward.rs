@@ -21,6 +21,7 @@ trials![
     response_chunks_pass_one_by_one,
     request_chunks_pass_one_by_one,
     a_large_body_passes_unchanged,
+    a_body_of_a_get_passes_though_its_length_is_not_known,
     hop_by_hop_headers_stay_behind,
     trailers_pass_over_http2,
     the_next_hop_hears_that_trailers_are_welcome,
@@ -159,6 +160,31 @@ async fn a_large_body_passes_unchanged() {
     }
 }
 
+async fn a_body_of_a_get_passes_though_its_length_is_not_known() {
+    let upstream = Upstream::echo().await;
+    let (authority, tls) = both_over_tls(&upstream).await;
+    let host = HostProcess::start(three_ways(&upstream, &authority, &tls)).await;
+    for client in [Client::http1(), Client::http2()] {
+        for path in ["/plain", "/http2", "/http1"] {
+            let (mut sender, body) = channel();
+            sender.send_data(Bytes::from("hello")).await.unwrap();
+            drop(sender);
+            let url = host.url(path);
+            let call = client.get(&url).header("transfer-encoding", "chunked").body(body);
+            let answer = call.send().await;
+            assert_eq!((answer.status, answer.text()), (200, "hello"), "{path}");
+        }
+        assert_eq!(client.get(&host.url("/plain")).send().await.text(), "");
+    }
+    let coded = upstream.received().into_iter().map(|received| {
+        let is_coded = received.header("transfer-encoding") == Some("chunked");
+        (received.version, is_coded)
+    });
+    let plain = [(Version::HTTP_11, true), (Version::HTTP_2, false), (Version::HTTP_11, true)];
+    let one = [&plain[..], &[(Version::HTTP_11, false)]].concat();
+    assert_eq!(coded.collect::<Vec<_>>(), [&one[..], &one[..]].concat());
+}
+
 async fn hop_by_hop_headers_stay_behind() {
     let upstream = Upstream::start(async |_| {
         Response::builder()
@@ -205,6 +231,22 @@ async fn trailers_pass_over_http2() {
     assert_eq!(body.to_bytes(), "hello");
 }
 
+/// Offers HTTP/2 in front of `upstream`, and HTTP/1.1.
+async fn both_over_tls(upstream: &Upstream) -> (Authority, [Terminator; 2]) {
+    let authority = Authority::new();
+    let http2 = Terminator::before(&upstream.url(), &authority, &["h2"], None).await;
+    let http1 = Terminator::before(&upstream.url(), &authority, &["http/1.1"], None).await;
+    (authority, [http2, http1])
+}
+
+/// Forwards `/plain` to `upstream` itself, and `/http2` and `/http1` to it over TLS.
+fn three_ways(upstream: &Upstream, authority: &Authority, tls: &[Terminator; 2]) -> Config {
+    let config = Config::new().set("client.tls.ca", authority.ca().display().to_string());
+    let config = config.group("plain", upstream.url()).forward("/plain", "plain");
+    let config = config.group("http2", tls[0].url()).forward("/http2", "http2");
+    config.group("http1", tls[1].url()).forward("/http1", "http1")
+}
+
 async fn the_next_hop_hears_that_trailers_are_welcome() {
     // As every server by hyper, it sends trailers over HTTP/1.1 to those alone who have asked.
     let upstream = Upstream::start(async |_| {
@@ -214,16 +256,10 @@ async fn the_next_hop_hears_that_trailers_are_welcome() {
         response.header("trailer", GRPC_STATUS).body(body).unwrap()
     })
     .await;
-    let authority = Authority::new();
-    let http2 = Terminator::before(&upstream.url(), &authority, &["h2"], None).await;
-    let http1 = Terminator::before(&upstream.url(), &authority, &["http/1.1"], None).await;
-    let config = Config::new().set("client.tls.ca", authority.ca().display().to_string());
-    let config = config.group("plain", upstream.url()).forward("/plain", "plain");
-    let config = config.group("http2", http2.url()).forward("/http2", "http2");
-    let config = config.group("tls", http1.url()).forward("/tls", "tls");
-    let host = HostProcess::start(config).await;
+    let (authority, tls) = both_over_tls(&upstream).await;
+    let host = HostProcess::start(three_ways(&upstream, &authority, &tls)).await;
     let client = Client::http2();
-    for path in ["/plain", "/http2", "/tls"] {
+    for path in ["/plain", "/http2", "/http1"] {
         let call = client.get(&host.url(path)).header("te", "trailers");
         let body = call.open().await.unwrap().into_body();
         let body = within("the end of a response", body.collect()).await.unwrap();

@@ -13,10 +13,11 @@ use std::{
 };
 
 use http::{
-    Request, Response, Uri,
-    header::{CONNECTION, UPGRADE},
+    Method, Request, Response, Uri,
+    header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE},
     uri::Scheme,
 };
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::{
@@ -135,6 +136,7 @@ impl HttpClient {
         request: &mut Request<Body>,
         via: &mut Via,
     ) -> Result<Response<Incoming>, SendError> {
+        announce_body(request);
         if request.uri().scheme() != Some(&Scheme::HTTPS) {
             return self.plain.send(request, via).await;
         }
@@ -150,6 +152,18 @@ impl HttpClient {
         let is_pooled = response.extensions().get().map(Uses::again);
         *via = Via { peer, is_pooled };
         Ok(response)
+    }
+}
+
+/// A body with these methods is so rare that hyper sends none of unknown length, unless a header says
+/// that it is there. Over HTTP/2, which has no such header, hyper leaves it out.
+fn announce_body(request: &mut Request<Body>) {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) || request.body().is_end_stream() {
+        return;
+    }
+    let has_length = request.headers().contains_key(CONTENT_LENGTH);
+    if !has_length && request.body().size_hint().exact().is_none() {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
