@@ -4,14 +4,14 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use harness::{
-    Authority, Client, Collector, Config, Gate, HostProcess, RawUpstream, Terminator, Upstream,
-    channel, text,
+    Authority, Client, Collector, Config, Gate, HostProcess, RawUpstream, Terminator, Traceparent,
+    Upstream, channel, text,
     wait::{until, within},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::mpsc;
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc};
 
 trials![
     a_route_answers_with_its_template,
@@ -29,6 +29,7 @@ trials![
     a_path_without_a_route_is_404,
     an_upstream_that_is_down_is_502,
     a_dead_instance_is_passed_over,
+    a_client_that_breaks_off_its_upload_is_no_failure_of_the_upstream,
     a_slow_upstream_is_504,
     a_request_past_the_limit_is_503,
 ];
@@ -315,6 +316,33 @@ async fn a_dead_instance_is_passed_over() {
     }
     let ejected = host.lines_with(&["WARN", &absent.grpc_endpoint(), "ejected for 1s"]);
     assert_eq!(ejected.len(), 1, "{ejected:?}");
+}
+
+async fn a_client_that_breaks_off_its_upload_is_no_failure_of_the_upstream() {
+    let collector = Collector::start().await;
+    let upstream = Upstream::start(async |request| {
+        // It never comes whole.
+        let _ = request.into_body().collect().await;
+        Response::new(text("all there"))
+    })
+    .await;
+    let (authority, tls) = both_over_tls(&upstream).await;
+    let config = three_ways(&upstream, &authority, &tls);
+    let host = HostProcess::start(config.traced(&collector.grpc_endpoint(), "grpc")).await;
+    for (nth, path) in ["/plain", "/http2", "/http1"].into_iter().enumerate() {
+        let caller = Traceparent::sampled();
+        let mut stream = TcpStream::connect(host.public()).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: here\r\ntraceparent: {caller}\r\n");
+        let request = format!("{head}content-length: 5\r\n\r\nhell");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        upstream.wait_for(nth + 1).await;
+        drop(stream);
+        for span in collector.trace(&caller.trace_id, 2).await {
+            assert_eq!(span.attribute("exchange.end_reason"), "client_gone", "{path}: {span:#?}");
+        }
+    }
+    let output = host.stop().await;
+    assert!(!output.stderr.contains("WARN"), "{output:?}");
 }
 
 async fn a_slow_upstream_is_504() {

@@ -2,6 +2,7 @@
 
 mod pool;
 mod stream;
+mod upload;
 
 use std::{
     error::Error,
@@ -33,6 +34,7 @@ use tower::{BoxError, Service};
 use self::{
     pool::Pool,
     stream::{Stream, Uses},
+    upload::Broken,
 };
 use crate::{Body, config, tls::ClientFiles};
 
@@ -57,20 +59,23 @@ pub(crate) enum SendError {
     /// Either of them, over TLS.
     #[error(transparent)]
     Tls(legacy::Error),
+    /// The request's own body broke off, over TLS.
+    #[error("the body broke off")]
+    Upload(#[source] legacy::Error),
 }
 
 impl SendError {
     pub(crate) fn is_connect(&self) -> bool {
         match self {
             Self::Connect(_) => true,
-            Self::Exchange(_) => false,
+            Self::Exchange(_) | Self::Upload(_) => false,
             Self::Tls(error) => error.is_connect(),
         }
     }
 
     fn of_hyper(&self) -> Option<&hyper::Error> {
         match self {
-            Self::Connect(_) => None,
+            Self::Connect(_) | Self::Upload(_) => None,
             Self::Exchange(error) => Some(error),
             Self::Tls(error) => error.source().and_then(|source| source.downcast_ref()),
         }
@@ -78,7 +83,7 @@ impl SendError {
 
     /// Whether it was the request's own body that failed, and not the upstream.
     pub(crate) fn is_request_body(&self) -> bool {
-        self.of_hyper().is_some_and(hyper::Error::is_user)
+        matches!(self, Self::Upload(_)) || self.of_hyper().is_some_and(hyper::Error::is_user)
     }
 
     /// Whether no byte of a response can have been acted on: no connection was made, or it broke
@@ -93,7 +98,7 @@ impl SendError {
         match self {
             Self::Connect(source) => source,
             Self::Exchange(source) => source.into(),
-            Self::Tls(source) => source.into(),
+            Self::Tls(source) | Self::Upload(source) => source.into(),
         }
     }
 }
@@ -158,7 +163,12 @@ impl HttpClient {
             request.headers_mut().remove(CONNECTION);
         }
         let client = if is_upgrade { &self.tls_upgrades } else { &self.tls };
-        let response = client.request(std::mem::take(request)).await.map_err(SendError::Tls)?;
+        let broken = Broken::watch(request.body_mut());
+        let failed = |error| match broken.is_true() {
+            true => SendError::Upload(error),
+            false => SendError::Tls(error),
+        };
+        let response = client.request(std::mem::take(request)).await.map_err(failed)?;
         let info: Option<&HttpInfo> = response.extensions().get();
         let peer = info.map_or(Peer::NONE, |info| info.remote_addr().into());
         let is_pooled = response.extensions().get().map(Uses::again);
