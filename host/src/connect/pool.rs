@@ -4,6 +4,7 @@
 //! a forwarded request costs in user space.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -35,6 +36,7 @@ pub(crate) struct Pool(Arc<Inner>);
 
 struct Inner {
     connector: HttpConnector,
+    connect_timeout: Duration,
     kept: Mutex<Kept>,
 }
 
@@ -99,7 +101,8 @@ impl Pool {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(config.connect_timeout));
         connector.set_nodelay(true);
-        Self(Arc::new(Inner { connector, kept: Mutex::default() }))
+        let connect_timeout = config.connect_timeout;
+        Self(Arc::new(Inner { connector, connect_timeout, kept: Mutex::default() }))
     }
 
     /// Sends `request`, whose target is absolute, and waits for the response head. `via` is known as
@@ -173,7 +176,12 @@ impl Pool {
 
     async fn open(&self, place: &Authority) -> Result<TokioIo<TcpStream>, BoxError> {
         let uri = Uri::builder().scheme(Scheme::HTTP).authority(place.clone());
-        Ok(self.0.connector.clone().call(uri.path_and_query("/").build()?).await?)
+        let connection = self.0.connector.clone().call(uri.path_and_query("/").build()?);
+        // The connector's own limit begins only when the name is resolved.
+        let limit = self.0.connect_timeout;
+        let late =
+            |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}"));
+        Ok(tokio::time::timeout(limit, connection).await.map_err(late)??)
     }
 
     fn sweep_from_now_on(&self) {
@@ -217,6 +225,8 @@ mod tests {
 
     use super::*;
 
+    /// How long anything may take on a busy machine.
+    const DEADLINE: Duration = Duration::from_secs(20);
     const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
 
     /// A listener whose connections each answer so many requests and are closed then.
@@ -351,6 +361,28 @@ mod tests {
         tokio::time::advance(IDLE_TIMEOUT).await;
         pool.0.kept().sweep();
         assert_eq!(count(&pool, &place), 0);
+    }
+
+    #[test]
+    fn a_name_that_is_not_resolved_in_time_is_no_connection() {
+        // Names are resolved on threads that may block. This one has something else to do.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (over, until_over) = std::sync::mpsc::channel::<()>();
+        runtime.spawn_blocking(move || until_over.recv());
+        let connect_timeout = Duration::from_millis(100);
+        let config = config::Client { connect_timeout, ..config::Client::default() };
+        let error = runtime.block_on(async {
+            let (pool, mut request) = (Pool::new(&config), request("localhost:1"));
+            let mut via = Via::UNKNOWN;
+            let sent = tokio::time::timeout(DEADLINE, pool.send(&mut request, &mut via));
+            sent.await.expect("an answer in time").unwrap_err()
+        });
+        drop(over);
+        assert!(error.is_connect(), "{error:?}");
     }
 
     #[tokio::test]
