@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use harness::{
     Authority, Client, Collector, Config, Gate, HostProcess, RawUpstream, Terminator, Traceparent,
-    Upstream, channel, text,
+    Upstream, channel, exchange, text,
     wait::{until, within},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version};
@@ -27,6 +27,7 @@ trials![
     the_next_hop_hears_that_trailers_are_welcome,
     cookies_that_http2_has_cut_are_one_line_again,
     a_path_without_a_route_is_404,
+    a_path_that_leads_out_of_its_route_is_400,
     an_upstream_that_is_down_is_502,
     a_dead_instance_is_passed_over,
     a_client_that_breaks_off_its_upload_is_no_failure_of_the_upstream,
@@ -291,6 +292,25 @@ async fn a_path_without_a_route_is_404() {
         assert_eq!(host.get(path).send().await.status, 404, "{path}");
     }
     assert!(upstream.received().is_empty());
+}
+
+async fn a_path_that_leads_out_of_its_route_is_400() {
+    let upstream = Upstream::ready().await;
+    let config = forwarding(&upstream).forward_as("/up/{*rest}", "upstream", "/x/{rest}");
+    let host = HostProcess::start(config.forward("/same/{*rest}", "upstream")).await;
+    // As it is: a client of ours might resolve it.
+    let status = async |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n");
+        let answer = exchange(host.public(), request.as_bytes()).await;
+        String::from_utf8_lossy(&answer).split(' ').nth(1).map(str::to_owned).unwrap()
+    };
+    for path in ["/up/../../admin", "/up/%2e%2E/a", "/same/a/./b?c", "/same/.%2e", "/hello/.."] {
+        assert_eq!(status(path).await, "400", "{path}");
+    }
+    assert!(upstream.received().is_empty());
+    for path in ["/up/.a/b.c/..d", "/same/a?b=/../c", "/hello/..."] {
+        assert_eq!(status(path).await, "200", "{path}");
+    }
 }
 
 async fn an_upstream_that_is_down_is_502() {

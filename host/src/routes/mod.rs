@@ -1,5 +1,6 @@
 //! Paths that are answered here or forwarded to a service: the handler of the binary `host`.
 
+mod dot_segment;
 mod forward;
 mod template;
 
@@ -151,6 +152,13 @@ impl Service<Request<Body>> for Routes {
             }
             Action::Forward { service, rewrite } => {
                 let path = rewrite.as_ref().map(|to| rewritten(to, &found.params, &request));
+                let there = path.as_ref().and_then(|path| path.as_ref().ok());
+                let there = there.map_or(request.uri().path(), PathAndQuery::path);
+                if dot_segment::is_in(there) {
+                    let refused =
+                        text(StatusCode::BAD_REQUEST, "wanted no . or .. in the path\n".into());
+                    return Either::Left(future::ready(Ok(refused)));
+                }
                 let service = Arc::clone(service);
                 let answer = forward::forward(self.client.clone(), service, path, request);
                 // The future has a name only as a box; it is one allocation beside hyper's dozen.
