@@ -28,6 +28,8 @@ trials![
     cookies_that_http2_has_cut_are_one_line_again,
     a_path_without_a_route_is_404,
     a_path_that_leads_out_of_its_route_is_400,
+    a_request_in_a_coding_that_is_not_known_is_501,
+    a_response_in_a_coding_that_is_not_known_is_502,
     an_upstream_that_is_down_is_502,
     a_dead_instance_is_passed_over,
     a_client_that_breaks_off_its_upload_is_no_failure_of_the_upstream,
@@ -311,6 +313,26 @@ async fn a_path_that_leads_out_of_its_route_is_400() {
     for path in ["/up/.a/b.c/..d", "/same/a?b=/../c", "/hello/..."] {
         assert_eq!(status(path).await, "200", "{path}");
     }
+}
+
+async fn a_request_in_a_coding_that_is_not_known_is_501() {
+    let upstream = Upstream::ready().await;
+    let host = forward_to(&upstream).await;
+    let request = b"POST /hello/ada HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\
+        transfer-encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+    let answer = exchange(host.public(), request).await;
+    assert!(answer.starts_with(b"HTTP/1.1 501 "), "{:?}", String::from_utf8_lossy(&answer));
+    assert!(upstream.received().is_empty());
+}
+
+async fn a_response_in_a_coding_that_is_not_known_is_502() {
+    let upstream = RawUpstream::start(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+    )
+    .await;
+    let config = Config::new().group("upstream", upstream.url()).forward("/a", "upstream");
+    let host = HostProcess::start(config).await;
+    assert_eq!(host.get("/a").send().await.status, 502);
 }
 
 async fn an_upstream_that_is_down_is_502() {

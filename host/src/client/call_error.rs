@@ -66,6 +66,12 @@ pub enum CallError {
         /// Why not.
         source: BoxError,
     },
+    /// The response's body is in a transfer coding that nobody here can undo.
+    #[error("service {service}: answered in a transfer coding other than chunked")]
+    Coding {
+        /// The service group that was called.
+        service: String,
+    },
     /// No response head came in time.
     #[error("service {service}: no response from {instance} within {timeout:?}")]
     Timeout {

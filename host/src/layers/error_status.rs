@@ -108,9 +108,12 @@ fn respond(error: &(dyn Error + Send + Sync + 'static)) -> Response<Body> {
         Some(CallError::Timeout { .. }) => {
             refusal(StatusCode::GATEWAY_TIMEOUT, Outcome::TIMEOUT, "upstream timeout\n")
         }
-        Some(CallError::Connect { .. } | CallError::Upstream { .. } | CallError::Switch { .. }) => {
-            refusal(StatusCode::BAD_GATEWAY, Outcome::UPSTREAM_GONE, "upstream unavailable\n")
-        }
+        Some(
+            CallError::Connect { .. }
+            | CallError::Upstream { .. }
+            | CallError::Switch { .. }
+            | CallError::Coding { .. },
+        ) => refusal(StatusCode::BAD_GATEWAY, Outcome::UPSTREAM_GONE, "upstream unavailable\n"),
         Some(CallError::Request { .. } | CallError::RequestBody { .. }) | None => {
             refusal(StatusCode::INTERNAL_SERVER_ERROR, Outcome::COMPLETE, "internal error\n")
         }
@@ -161,7 +164,7 @@ mod tests {
     async fn each_kind_of_failure_has_its_status() {
         let service = || "a".to_owned();
         let (at, source) = (|| "http://a".to_owned(), || BoxError::from("why"));
-        let failures: [(BoxError, u16); 7] = [
+        let failures: [(BoxError, u16); 8] = [
             (Elapsed.into(), 504),
             (NoHost.into(), 400),
             (Overloaded::new().into(), 503),
@@ -171,6 +174,7 @@ mod tests {
                 CallError::Connect { service: service(), instance: at(), source: source() }.into(),
                 502,
             ),
+            (CallError::Coding { service: service() }.into(), 502),
             (source(), 500),
         ];
         for (error, status) in failures {

@@ -49,6 +49,9 @@ pub(super) fn forward(
             return switched(&service, upgrade, response).await;
         }
         if has_hop_by_hop(response.headers()) {
+            if has_other_coding(response.headers()) {
+                return Err(CallError::Coding { service: service.to_string() });
+            }
             strip(response.headers_mut());
         }
         // A service may speak an older version than our client does.
@@ -157,6 +160,17 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a body is in a transfer coding that is not hyper's to undo. It would go on without a word of
+/// that: RFC 9112, section 7.
+pub(super) fn has_other_coding(headers: &HeaderMap) -> bool {
+    // As above.
+    let lines = headers.iter().filter(|(name, _)| *name == header::TRANSFER_ENCODING);
+    lines.flat_map(|(_, line)| line.as_bytes().split(|byte| *byte == b',')).any(|coding| {
+        let coding = coding.trim_ascii();
+        !coding.is_empty() && !coding.eq_ignore_ascii_case(b"chunked")
+    })
+}
+
 /// HTTP/2 may have cut the cookies into several lines, HTTP/1.1 has one: RFC 9113, section 8.2.3.
 fn join_cookies(headers: &mut HeaderMap) {
     // As above: a look over the names is less than one look-up.
@@ -227,6 +241,25 @@ mod tests {
         }
         strip(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+
+    #[test]
+    fn chunked_is_the_only_coding_that_is_known() {
+        for (lines, is_other) in [
+            (&[][..], false),
+            (&["chunked"], false),
+            (&[" , Chunked"], false),
+            (&["gzip, chunked"], true),
+            (&["gzip", "chunked"], true),
+            (&["deflate"], true),
+            (&["chunked;q=1"], true),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::TRANSFER_ENCODING, HeaderValue::from_static(line));
+            }
+            assert_eq!(has_other_coding(&headers), is_other, "{lines:?}");
+        }
     }
 
     #[test]

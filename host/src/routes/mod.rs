@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, Either};
-use http::{HeaderValue, Request, Response, StatusCode, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, uri::PathAndQuery};
 use matchit::{Params, Router};
 use percent_encoding::percent_decode_str;
 use tower::Service;
@@ -154,10 +154,8 @@ impl Service<Request<Body>> for Routes {
                 let path = rewrite.as_ref().map(|to| rewritten(to, &found.params, &request));
                 let there = path.as_ref().and_then(|path| path.as_ref().ok());
                 let there = there.map_or(request.uri().path(), PathAndQuery::path);
-                if dot_segment::is_in(there) {
-                    let refused =
-                        text(StatusCode::BAD_REQUEST, "wanted no . or .. in the path\n".into());
-                    return Either::Left(future::ready(Ok(refused)));
+                if let Some(refusal) = refusal(there, request.headers()) {
+                    return Either::Left(future::ready(Ok(refusal)));
                 }
                 let service = Arc::clone(service);
                 let answer = forward::forward(self.client.clone(), service, path, request);
@@ -190,6 +188,16 @@ fn rewritten(
         path.push_str(query);
     }
     Ok(PathAndQuery::try_from(path)?)
+}
+
+/// The answer to a request that is not to be forwarded under `path`.
+fn refusal(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+    if dot_segment::is_in(path) {
+        return Some(text(StatusCode::BAD_REQUEST, "wanted no . or .. in the path\n".into()));
+    }
+    // RFC 9112, section 6.1.
+    forward::has_other_coding(headers)
+        .then(|| text(StatusCode::NOT_IMPLEMENTED, "unknown transfer coding\n".into()))
 }
 
 fn text(status: StatusCode, body: Body) -> Response<Body> {
