@@ -51,12 +51,22 @@ impl TryFrom<String> for BaseUrl {
         if uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
             return Err("wanted a URL without a query and without user information".to_owned());
         }
+        if has_wrong_port(&uri) {
+            return Err(format!("wanted a URL with a port up to 65535, found {text:?}"));
+        }
         let uri = without_usual_port(uri).map_err(|error| format!("{text:?}: {error}"))?;
         let host = uri.authority().map_or("", |authority| authority.as_str());
         let host = HeaderValue::from_str(host)
             .map_err(|_| format!("wanted a URL with a host, found {text:?}"))?;
         Ok(Self { uri, host })
     }
+}
+
+/// Whether a port is written that is none: `http` then answers as if there were no port at all.
+fn has_wrong_port(uri: &Uri) -> bool {
+    let parts = uri.authority().map(Authority::as_str).zip(uri.host());
+    let port = parts.and_then(|(authority, host)| authority.strip_prefix(host));
+    port.is_some_and(|port| port.len() > ":".len()) && uri.port().is_none()
 }
 
 /// The same URL in one form only: RFC 9110, section 4.2.3.
@@ -183,12 +193,24 @@ mod tests {
             ("http://[::1]:80", "[::1]"),
             ("http://[::80]", "[::80]"),
             ("https://greeter:80", "greeter:80"),
+            ("http://greeter:65535", "greeter:65535"),
         ] {
             let url = BaseUrl::try_from(good.to_owned()).unwrap();
             assert_eq!(url.host(), host, "{good}");
             assert_eq!(url.uri().authority().unwrap(), host, "{good}");
         }
-        for bad in ["", "greeter:80", "https://", "http://u:p@a", "http://a/?q", "ftp://a", "/x"] {
+        for bad in [
+            "",
+            "greeter:80",
+            "https://",
+            "http://u:p@a",
+            "http://a/?q",
+            "ftp://a",
+            "/x",
+            "http://a:65536",
+            "https://[::1]:99999/base",
+            "http://port:port",
+        ] {
             assert!(BaseUrl::try_from(bad.to_owned()).is_err(), "{bad}");
         }
     }

@@ -1,6 +1,6 @@
 //! The URL that exports are sent to.
 
-use http::Uri;
+use http::{Uri, uri::Authority};
 
 use super::Protocol;
 use crate::{redact::shown_url, signal::Signal};
@@ -35,5 +35,15 @@ pub(super) fn checked_url(text: &str) -> Result<String, String> {
     if uri.as_ref().and_then(Uri::authority).is_some_and(|place| place.as_str().contains('@')) {
         return Err(format!("wanted a URL without user, found {shown:?}: use headers instead"));
     }
+    if uri.as_ref().is_some_and(has_wrong_port) {
+        return Err(format!("wanted a URL with a port up to 65535, found {shown:?}"));
+    }
     Ok(text.to_owned())
+}
+
+/// Whether a port is written that is none: `http` then answers as if there were no port at all.
+fn has_wrong_port(uri: &Uri) -> bool {
+    let parts = uri.authority().map(Authority::as_str).zip(uri.host());
+    let port = parts.and_then(|(authority, host)| authority.strip_prefix(host));
+    port.is_some_and(|port| port.len() > ":".len()) && uri.port().is_none()
 }

@@ -259,6 +259,11 @@ const BAD: &[(&str, &str, &str)] = &[
         "wanted a URL such as \"http://localhost:4317\", found \"c:4317\"",
     ),
     (
+        r#"{"endpoint": "http://c:65536"}"#,
+        "endpoint",
+        "wanted a URL with a port up to 65535, found \"http://c:65536\"",
+    ),
+    (
         r#"{"endpoint": "http://u:s3cret@c:1"}"#,
         "endpoint",
         "wanted a URL without user, found \"http://REDACTED:REDACTED@c:1\": \
