@@ -16,6 +16,7 @@ use serde::{
 
 use super::{
     error::{ConfigError, unknown_key},
+    secret,
     tree::{Entry, Origin, Table, Value, parse_text},
 };
 
@@ -31,25 +32,35 @@ struct Error {
     path: Vec<String>,
     origin: Option<Origin>,
     message: String,
+    /// What is there in place of what is wanted.
+    found: Option<String>,
 }
 
 impl Error {
+    /// User information is not shown, whatever the text is taken for.
+    fn wanted(wanted: impl fmt::Display, found: impl fmt::Display) -> Self {
+        let found = Some(secret::mask(&found.to_string()));
+        Self { found, ..de::Error::custom(format_args!("wanted {wanted}")) }
+    }
+
     /// The same error, seen from the entry `key` that it arose in.
     fn below(mut self, key: &str, origin: &Origin) -> Self {
         self.path.insert(0, key.to_owned());
         self.origin.get_or_insert_with(|| origin.clone());
+        self.found = self.found.filter(|_| !secret::is_key(key));
         self
     }
 
     fn into_config(self) -> ConfigError {
-        let origin = self.origin.unwrap_or(Origin::Default);
-        ConfigError::setting(origin, self.path.join("."), self.message)
+        let origin = self.origin.clone().unwrap_or(Origin::Default);
+        ConfigError::setting(origin, self.path.join("."), &self)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        self.found.as_ref().map_or(Ok(()), |found| write!(f, ", found {found}"))
     }
 }
 
@@ -57,19 +68,19 @@ impl std::error::Error for Error {}
 
 impl de::Error for Error {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { path: Vec::new(), origin: None, message: message.to_string() }
+        Self { path: Vec::new(), origin: None, message: message.to_string(), found: None }
     }
 
     fn invalid_type(found: de::Unexpected<'_>, wanted: &dyn de::Expected) -> Self {
-        Self::custom(format_args!("wanted {wanted}, found {found}"))
+        Self::wanted(wanted, found)
     }
 
     fn invalid_value(found: de::Unexpected<'_>, wanted: &dyn de::Expected) -> Self {
-        Self::custom(format_args!("wanted {wanted}, found {found}"))
+        Self::wanted(wanted, found)
     }
 
     fn unknown_variant(found: &str, wanted: &'static [&'static str]) -> Self {
-        Self::custom(format_args!("wanted one of {}, found {found:?}", wanted.join(", ")))
+        Self::wanted(format_args!("one of {}", wanted.join(", ")), format_args!("{found:?}"))
     }
 
     fn unknown_field(found: &str, wanted: &'static [&'static str]) -> Self {
@@ -99,8 +110,8 @@ impl<'de> Reader<'de> {
 
     fn parse<T: FromStr>(self, wanted: &str) -> Option<Result<T, Error>> {
         let text = self.variable()?;
-        let found = || de::Error::custom(format_args!("wanted {wanted}, found {text:?}"));
-        Some(text.trim().parse().map_err(|_| found()))
+        let wrong = |_| Error::wanted(wanted, format_args!("{text:?}"));
+        Some(text.trim().parse().map_err(wrong))
     }
 }
 
@@ -155,8 +166,8 @@ impl<'de> de::Deserializer<'de> for Reader<'de> {
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let Some(text) = self.variable() else { return self.deserialize_any(visitor) };
         let Some(items) = parse_text::<Vec<toml::Value>>(text) else {
-            let message = format_args!("wanted a list such as [\"a\", \"b\"], found {text:?}");
-            return Err(de::Error::custom(message));
+            let wanted = "a list such as [\"a\", \"b\"]";
+            return Err(Error::wanted(wanted, format_args!("{text:?}")));
         };
         let items = items.into_iter().map(toml::Value::into_deserializer);
         visitor

@@ -7,6 +7,7 @@ mod de;
 mod error;
 mod fragment;
 mod redis_url;
+mod secret;
 mod settings;
 mod tree;
 mod value;

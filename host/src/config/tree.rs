@@ -128,16 +128,16 @@ impl Lines<'_> {
     }
 
     fn value(&self, value: &DeValue<'_>, origin: &Origin) -> Result<Value, ConfigError> {
+        // It may be a password without its quotes.
         let unusable =
-            |what: &str| ConfigError::setting(origin.clone(), what, "the number is out of range");
+            || ConfigError::setting(origin.clone(), "value", "the number is out of range");
         Ok(match value {
             DeValue::Boolean(flag) => Value::Bool(*flag),
             DeValue::Integer(number) => Value::Integer(
-                i64::from_str_radix(number.as_str(), number.radix())
-                    .map_err(|_| unusable(number.as_str()))?,
+                i64::from_str_radix(number.as_str(), number.radix()).map_err(|_| unusable())?,
             ),
             DeValue::Float(number) => {
-                Value::Float(number.as_str().parse().map_err(|_| unusable(number.as_str()))?)
+                Value::Float(number.as_str().parse().map_err(|_| unusable())?)
             }
             DeValue::String(text) => Value::Text(text.to_string()),
             DeValue::Datetime(time) => Value::Text(time.to_string()),

@@ -9,6 +9,8 @@ use http::{
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
+use super::secret;
+
 /// The URL under which an instance is reached: scheme, authority and an optional path.
 #[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
@@ -36,28 +38,30 @@ impl TryFrom<String> for BaseUrl {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
+        // It may hold a password.
+        let shown = secret::mask(&text);
         let uri: Uri =
-            text.parse().map_err(|error| format!("wanted a URL, found {text:?}: {error}"))?;
+            text.parse().map_err(|error| format!("wanted a URL, found {shown:?}: {error}"))?;
         match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => {}
             _ => {
                 let wanted = "wanted a URL that starts with http:// or https://";
-                return Err(format!("{wanted}, found {text:?}"));
+                return Err(format!("{wanted}, found {shown:?}"));
             }
         }
         if uri.host().is_none_or(str::is_empty) {
-            return Err(format!("wanted a URL with a host, found {text:?}"));
+            return Err(format!("wanted a URL with a host, found {shown:?}"));
         }
         if uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
             return Err("wanted a URL without a query and without user information".to_owned());
         }
         if has_wrong_port(&uri) {
-            return Err(format!("wanted a URL with a port up to 65535, found {text:?}"));
+            return Err(format!("wanted a URL with a port up to 65535, found {shown:?}"));
         }
-        let uri = without_usual_port(uri).map_err(|error| format!("{text:?}: {error}"))?;
+        let uri = without_usual_port(uri).map_err(|error| format!("{shown:?}: {error}"))?;
         let host = uri.authority().map_or("", |authority| authority.as_str());
         let host = HeaderValue::from_str(host)
-            .map_err(|_| format!("wanted a URL with a host, found {text:?}"))?;
+            .map_err(|_| format!("wanted a URL with a host, found {shown:?}"))?;
         Ok(Self { uri, host })
     }
 }

@@ -6,7 +6,10 @@ use plugin_api::Setting;
 use serde_json::Value as Json;
 
 use super::Settings;
-use crate::config::tree::{self, Origin, Value};
+use crate::config::{
+    secret,
+    tree::{self, Origin, Value},
+};
 
 /// One line of `host check`: a key, its value as TOML, and where the value comes from.
 #[derive(Debug)]
@@ -49,10 +52,10 @@ impl Settings {
             _ => lines.push(Effective {
                 key: key.to_owned(),
                 value: match value {
-                    Json::String(text) if key.ends_with("password") && !text.is_empty() => {
+                    Json::String(text) if secret::is_key(key) && !text.is_empty() => {
                         "***".to_owned()
                     }
-                    _ => mask(&value.to_string()),
+                    _ => secret::mask(&value.to_string()),
                 },
                 source: self.source(key),
             }),
@@ -84,18 +87,8 @@ impl Settings {
                 .unwrap_or_else(|| (setting.default_value().to_owned(), Origin::Default.source())),
         };
         let is_secret = setting.is_secret() && source != Origin::Default.source();
-        let value = if is_secret { "***".to_owned() } else { mask(&value) };
+        let value = if is_secret { "***".to_owned() } else { secret::mask(&value) };
         Effective { key: format!("otel.{}", setting.key()), value, source }
-    }
-}
-
-/// Hides the user information of a URL.
-fn mask(text: &str) -> String {
-    let Some((before, rest)) = text.split_once("://") else { return text.to_owned() };
-    let authority_end = rest.find(['/', '?', '"']).unwrap_or(rest.len());
-    match rest[..authority_end].rfind('@') {
-        Some(at) => format!("{before}://***{}", &rest[at..]),
-        None => text.to_owned(),
     }
 }
 
@@ -114,8 +107,30 @@ mod tests {
             format!("{:?} {:?}", settings.effective(&[]), settings.config().discovery.redis);
         assert!(!printed.contains("pw1") && !printed.contains("pw2"), "{printed}");
         assert!(printed.contains("redis://***@a:1/0"), "{printed}");
-        let wrong = parse("[discovery]\nredis.url = \"redi://me:pw3@a:1/0\"", &[]).unwrap_err();
-        assert!(!wrong.contains("pw3"), "{wrong}");
+    }
+
+    #[test]
+    fn secrets_of_a_store_are_not_repeated_where_they_are_wrong() {
+        for (text, variables) in [
+            ("redis.url = \"redi://me:s3cret@a:1/0\"", &[][..]),
+            ("etcd.password = 5312345", &[]),
+            ("etcd.password = 53123455312345531234", &[]),
+            ("etcd.password = [\"s3cret\"]", &[]),
+            ("etcd.endpoints = [\"http://me:s3cret@a b\"]", &[]),
+            ("etcd.endpoints = [\"me://me:s3cret@a\"]", &[]),
+            ("etcd.endpoints = [\"http://me:s3/cret@a\"]", &[]),
+            ("etcd.endpoints = [\"http://me:s3cret@\"]", &[]),
+            ("etcd.endpoints = \"http://me:s3cret@a\"", &[]),
+            ("backend = \"redis://me:s3cret@a\"", &[]),
+            ("", &[("HOST_DISCOVERY__ETCD__ENDPOINTS", "http://me:s3cret@a")]),
+            ("", &[("HOST_DISCOVERY__REQUIRED", "http://me:s3cret@a")]),
+        ] {
+            let wrong = parse(&format!("[discovery]\n{text}"), variables).unwrap_err();
+            let is_told = ["s3", "cret", "53123"].iter().any(|part| wrong.contains(part));
+            assert!(!is_told, "{text} {variables:?}: {wrong}");
+        }
+        let wrong = parse("[discovery]\netcd.password = 5312345", &[]).unwrap_err();
+        assert_eq!(wrong, "host.toml:2: discovery.etcd.password: wanted a string");
     }
 
     #[test]
