@@ -22,10 +22,20 @@
 //! | the plugin's layer | sees each attempt as it goes on the wire |
 //! | http | connections and their pool |
 //!
-//! An open stack takes layers. `seal` consumes it, and what it gives has no `splice`:
+//! An open stack takes layers:
+//!
+//! ```
+//! # fn example(mut stack: host::stack::ClientStack, layer: plugin_api::abi::ClientLayerObject,
+//! #            directory: impl Fn() -> host::stack::Directory) {
+//! stack.splice("otel", layer);
+//! let sealed = stack.seal(directory());
+//! # }
+//! ```
+//!
+//! `seal` consumes it, and what it gives has no `splice`:
 //!
 //! ```compile_fail,E0382
-//! # fn example(stack: host::stack::ClientStack, layer: plugin_api::abi::ClientLayerObject,
+//! # fn example(mut stack: host::stack::ClientStack, layer: plugin_api::abi::ClientLayerObject,
 //! #            directory: impl Fn() -> host::stack::Directory) {
 //! let sealed = stack.seal(directory());
 //! stack.splice("otel", layer); // use of moved value: an open stack no longer exists
@@ -33,9 +43,9 @@
 //! ```
 //!
 //! ```compile_fail,E0599
-//! # fn example(stack: host::stack::ClientStack, layer: plugin_api::abi::ClientLayerObject,
+//! # fn example(mut stack: host::stack::ClientStack, layer: plugin_api::abi::ClientLayerObject,
 //! #            directory: impl Fn() -> host::stack::Directory) {
-//! let sealed = stack.seal(directory());
+//! let mut sealed = stack.seal(directory());
 //! sealed.splice("otel", layer); // no such method
 //! # }
 //! ```
