@@ -168,7 +168,7 @@ pub(super) async fn the_password_of_a_store_is_asked_for_and_renewed(
     kind: Kind,
 ) -> Result<(), Skipped> {
     let mut store = match kind {
-        Kind::Etcd => etcd_with_a_password().await?,
+        Kind::Etcd => etcd_with_a_password(&[]).await?,
         _ => Store::with(kind, &["--requirepass", "pw"]).await?,
     };
     let address = store.address();
@@ -197,8 +197,8 @@ pub(super) async fn the_password_of_a_store_is_asked_for_and_renewed(
     Ok(())
 }
 
-async fn etcd_with_a_password() -> Result<Store, Skipped> {
-    let etcd = Store::start(Kind::Etcd).await?;
+pub(super) async fn etcd_with_a_password(arguments: &[&str]) -> Result<Store, Skipped> {
+    let etcd = Store::with(Kind::Etcd, arguments).await?;
     for (path, body) in [
         ("user/add", json!({"name": "root", "password": "pw"})),
         ("role/add", json!({"name": "root"})),
@@ -211,7 +211,7 @@ async fn etcd_with_a_password() -> Result<Store, Skipped> {
 }
 
 /// To set a password, be it the same, makes the user's tokens worthless; to restart does not.
-async fn invalidate_tokens(etcd: &Store) {
+pub(super) async fn invalidate_tokens(etcd: &Store) {
     let login = json!({"name": "root", "password": "pw"});
     let granted = etcd.gateway("/v3/auth/authenticate", &login).await.json();
     let url = format!("{}/v3/auth/user/changepw", etcd.url());

@@ -1,15 +1,21 @@
 //! What only etcd has: several endpoints, and a history that is compacted.
 
+use std::fs;
+
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use harness::{Client, HostProcess, Kind, Signal, Skipped, Store, wait::until};
 use serde_json::json;
 
-use super::{becomes, greeter, knows};
+use super::{
+    away::{etcd_with_a_password, invalidate_tokens},
+    becomes, greeter, knows,
+};
 
 trials![
     the_next_endpoint_takes_over_from_one_that_is_gone,
     a_host_that_falls_behind_a_compaction_reads_all_anew,
     all_is_read_anew_now_and_then_whatever_the_watch_said,
+    a_signed_token_is_replaced_once_users_have_changed,
 ];
 
 /// Two etcds that know nothing of each other, so that it shows which of them is asked.
@@ -81,6 +87,24 @@ async fn all_is_read_anew_now_and_then_whatever_the_watch_said() -> Result<(), S
     let host = HostProcess::start(config).await;
     knows(&host, "greeter", &["one"]).await;
     until("a third read", async || (metric(&store, READS).await >= 3).then_some(())).await;
+    becomes(&host, "reachable").await;
+    Ok(())
+}
+
+/// etcd keeps none of these, and so cannot forget them: it refuses them in words of their own.
+async fn a_signed_token_is_replaced_once_users_have_changed() -> Result<(), Skipped> {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "of nobody").unwrap();
+    let signed = format!("jwt,sign-method=HS256,priv-key={}", secret.display());
+    let mut store = etcd_with_a_password(&["--auth-token", &signed]).await?;
+    let config = greeter(&store, "one").set("discovery.etcd.user", "root");
+    let host = HostProcess::start(config.set("discovery.etcd.password", "pw")).await;
+    knows(&host, "greeter", &["one"]).await;
+    invalidate_tokens(&store).await;
+    store.kill().await;
+    becomes(&host, "unreachable").await;
+    store.revive().await;
     becomes(&host, "reachable").await;
     Ok(())
 }

@@ -31,6 +31,10 @@ use crate::{
 /// How long an answer may take to come; the messages of a watch may take for ever.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
+/// What stands in the refusal of a signed token that was given before users or roles were changed;
+/// its status is that of a wrong request.
+const OLD_TOKEN: &str = "auth store is old";
+
 /// A message of a watch that is longer than this is none.
 const MOST_BYTES: usize = 256 << 20;
 
@@ -67,10 +71,7 @@ impl Gateway {
         body: &Json,
     ) -> Result<T, DiscoveryError> {
         let response = self.send(path, Bytes::from(body.to_string())).await?;
-        let collected = tokio::time::timeout(TIMEOUT, response.into_body().collect()).await;
-        let body = collected.map_err(|_| error(path, format!("no answer within {TIMEOUT:?}")))?;
-        let body = body.map_err(|source| error(path, root_cause(source)))?.to_bytes();
-        serde_json::from_slice(&body).map_err(|source| error(path, source))
+        read(path, response).await
     }
 
     /// One question whose answer is a stream of one message.
@@ -101,14 +102,18 @@ impl Gateway {
             renewed = true;
         }
         loop {
-            match self.send_anywhere(path, &body).await? {
-                (StatusCode::OK, response) => return Ok(response),
-                (StatusCode::UNAUTHORIZED, _) if self.login.is_some() && !renewed => {
-                    self.log_in().await?;
-                    renewed = true;
-                }
-                (status, response) => return Err(refusal(path, status, response).await),
+            let (status, response) = self.send_anywhere(path, &body).await?;
+            if status == StatusCode::OK {
+                return Ok(response);
             }
+            let refused = refusal(path, status, response).await;
+            let is_worthless =
+                status == StatusCode::UNAUTHORIZED || refused.message.contains(OLD_TOKEN);
+            if self.login.is_none() || renewed || !is_worthless {
+                return Err(refused);
+            }
+            self.log_in().await?;
+            renewed = true;
         }
     }
 
@@ -120,10 +125,7 @@ impl Gateway {
         if status != StatusCode::OK {
             return Err(refusal(PATH, status, response).await);
         }
-        let body = response.into_body().collect().await;
-        let body = body.map_err(|source| error(PATH, root_cause(source)))?.to_bytes();
-        let Token { token } =
-            serde_json::from_slice(&body).map_err(|source| error(PATH, source))?;
+        let Token { token } = read(PATH, response).await?;
         let mut token = HeaderValue::try_from(token).map_err(|source| error(PATH, source))?;
         token.set_sensitive(true);
         *self.lock() = Some(token);
@@ -226,6 +228,17 @@ fn unwrap<T>(path: &str, message: Streamed<T>) -> Result<T, DiscoveryError> {
     message.result.ok_or_else(|| error(path, refused(message.error)))
 }
 
+/// What stands in an answer that is no refusal.
+async fn read<T: DeserializeOwned>(
+    path: &str,
+    response: Response<Incoming>,
+) -> Result<T, DiscoveryError> {
+    let collected = tokio::time::timeout(TIMEOUT, response.into_body().collect()).await;
+    let body = collected.map_err(|_| error(path, format!("no answer within {TIMEOUT:?}")))?;
+    let body = body.map_err(|source| error(path, root_cause(source)))?.to_bytes();
+    serde_json::from_slice(&body).map_err(|source| error(path, source))
+}
+
 /// What stands in an answer that is a refusal.
 async fn refusal(path: &str, status: StatusCode, response: Response<Incoming>) -> DiscoveryError {
     let body = tokio::time::timeout(TIMEOUT, response.into_body().collect()).await;
@@ -236,4 +249,36 @@ async fn refusal(path: &str, status: StatusCode, response: Response<Incoming>) -
 
 pub(super) fn error(what: &str, reason: impl std::fmt::Display) -> DiscoveryError {
     DiscoveryError { backend: "etcd", message: format!("{what}: {reason}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::config::ClientTls;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_login_that_is_answered_by_half_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let config = config::Etcd {
+            endpoints: vec![BaseUrl::try_from(endpoint).unwrap()],
+            user: "root".to_owned(),
+            ..config::Etcd::default()
+        };
+        let gateway = Gateway::new(&config, ClientFiles::read(&ClientTls::default()).unwrap());
+        let _half = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{").await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let sent = gateway.call::<Json>("/v3/kv/txn", &Json::Null);
+        let sent = tokio::time::timeout(TIMEOUT * 3, sent).await.expect("an end");
+        assert!(sent.unwrap_err().message.contains("/authenticate: no answer within"));
+    }
 }
