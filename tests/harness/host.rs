@@ -80,11 +80,23 @@ impl Launch {
     /// # Panics
     /// When it ends before it is ready, or is not ready by the deadline.
     pub async fn start(self) -> HostProcess {
+        self.until(200).await
+    }
+
+    /// Starts the host on free ports and waits until it says that it is not ready yet.
+    ///
+    /// # Panics
+    /// When it ends before, or says nothing by the deadline.
+    pub async fn begin(self) -> HostProcess {
+        self.until(503).await
+    }
+
+    async fn until(self, ready: u16) -> HostProcess {
         // Another process may take a port between the look and the start; exit code 69 says so.
         for _ in 0..5 {
             let [public, admin] = free();
             let mut host = self.spawn(public, admin);
-            if host.becomes_ready().await {
+            if host.answers(ready).await {
                 return host;
             }
             let output = host.process.end().await;
@@ -227,16 +239,16 @@ impl HostProcess {
         self.end().await
     }
 
-    /// Whether the host says that it is ready before it ends.
-    async fn becomes_ready(&mut self) -> bool {
+    /// Whether `/readyz` is answered with this status before the host ends.
+    async fn answers(&mut self, ready: u16) -> bool {
         let url = format!("http://{}/readyz", self.admin);
         let (process, client) = (&mut self.process, &self.client);
-        until("the host to be ready", async || {
+        until(&format!("/readyz to be {ready}"), async || {
             if process.has_ended() {
                 return Some(false);
             }
             let response = client.get(&url).open().await.ok()?;
-            (response.status() == 200).then_some(true)
+            (response.status() == ready).then_some(true)
         })
         .await
     }

@@ -150,14 +150,25 @@ impl App {
         admin.started(ready.tell(address));
         let live = tokio::spawn(ready.live.follow(ready.plugin.clone()));
         let live = AbortOnDropHandle::new(live);
-        fleet.register(&self.instance(address)?).await?;
-        admin.enters(Phase::Serving);
-        tracing::info!(server = %address, admin = %admin_address, took = ?began.elapsed(), "ready");
+        let own = self.instance(address)?;
+        let early_end = tokio::select! {
+            registered = fleet.register(&own) => registered.map(|()| None)?,
+            signal = signals.next() => Some(signal),
+        };
 
         let tls = ready.tls.map(ServerFiles::follow);
         let server = Server::new(public, tls, ready.server.into_service());
         let mut server = server.counted_by(&self.metrics.traffic);
-        let signal = server.accept_until(signals.next()).await;
+        let signal = match early_end {
+            // The store may have the entry by now: this is left as if it had served.
+            Some(signal) => signal,
+            None => {
+                admin.enters(Phase::Serving);
+                let took = began.elapsed();
+                tracing::info!(server = %address, admin = %admin_address, ?took, "ready");
+                server.accept_until(signals.next()).await
+            }
+        };
 
         tracing::info!(signal, "stopping: finishing what is open");
         admin.enters(Phase::Draining);

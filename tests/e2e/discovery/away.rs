@@ -3,15 +3,18 @@
 use std::{fs, time::Duration};
 
 use harness::{
-    Answer, Client, HostProcess, Kind, Load, Signal, Skipped, Store, artifacts, free, run, text,
-    wait::until,
+    Answer, Client, HostProcess, Kind, Launch, Load, Signal, Skipped, Store, artifacts, free, run,
+    text, wait::until,
 };
 use http::Method;
 use serde_json::json;
 
 use super::{becomes, gateway, greeter, known, knows, state};
 
-trials![thirty_seconds_without_a_store_cost_no_request];
+trials![
+    thirty_seconds_without_a_store_cost_no_request,
+    a_signal_ends_a_start_whose_entry_the_store_does_not_take,
+];
 
 /// In what way a store is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +145,16 @@ pub(super) async fn a_start_waits_for_the_store_and_no_longer(kind: Kind) -> Res
     assert!(last.contains(backend) && last.contains("start-timeout"), "{last}");
     let checked = run(folder.path(), &["check"], &[]).await;
     assert_eq!(checked.code, 69, "{checked:?}");
+    Ok(())
+}
+
+async fn a_signal_ends_a_start_whose_entry_the_store_does_not_take() -> Result<(), Skipped> {
+    let store = Store::with(Kind::Redis, &["--rename-command", "SET", ""]).await?;
+    let config = greeter(&store, "one").set("discovery.start-timeout", "600s");
+    let host = Launch::host(config).begin().await;
+    until("the entry to be refused", async || host.lines_with(&["WARN", "'SET'"]).pop()).await;
+    let output = host.stop().await;
+    assert_eq!(output.code, 0, "{output:?}");
     Ok(())
 }
 
