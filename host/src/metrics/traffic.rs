@@ -37,7 +37,7 @@ impl Traffic {
     }
 
     pub(super) fn visit(&self, visit: Visit<'_>) {
-        // In this order: what ends has begun before.
+        // In this order: what ends has begun before, though not all memory shows it in that order.
         let ended: Vec<u64> = (0..CLASSES.len())
             .map(|class| self.ended.iter().map(|shard| load(&shard[class])).sum())
             .collect();
@@ -58,10 +58,10 @@ impl Traffic {
             let metric = Metric::new(MetricKind::UP_DOWN_COUNTER, name, unit, description);
             visit(&metric.whole().with_points(&[Point::new(&[], open as f64)]));
         };
-        let active = begun - ended.iter().sum::<u64>();
+        let active = begun.saturating_sub(ended.iter().sum());
         let description = "Requests that have no response head yet.";
         open("host.requests.active", "{request}", description, active);
-        let connections = load(&self.opened) - closed;
+        let connections = load(&self.opened).saturating_sub(closed);
         open("host.connections", "{connection}", "Open connections.", connections);
     }
 }
@@ -122,5 +122,15 @@ mod tests {
         drop(three);
         drop(connection);
         assert_eq!(values(), [1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn an_end_that_is_seen_before_its_beginning_leaves_nothing_open() {
+        let traffic = Traffic::default();
+        traffic.ended.here()[0].fetch_add(1, Ordering::Relaxed);
+        traffic.closed.fetch_add(1, Ordering::Relaxed);
+        let metrics = shown(|visit| traffic.visit(visit));
+        let open = metrics[1..].iter().map(|metric| metric.points[0].1);
+        assert_eq!(open.collect::<Vec<_>>(), [0.0, 0.0]);
     }
 }
