@@ -29,6 +29,10 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// that stops gives others to see it.
 const SCAN_INTERVAL: Duration = Duration::from_millis(500);
 
+/// The least pause between two scans, in times of what the first of them took: each walks over all
+/// keys of the database, whoever they belong to.
+const PAUSE_SHARE: u32 = 20;
+
 /// How many keys one command is about, at most.
 const BATCH: usize = 1000;
 
@@ -61,8 +65,9 @@ impl Redis {
         let every =
             if notified.is_some() { self.heartbeat } else { SCAN_INTERVAL.min(self.heartbeat) };
         loop {
+            let began = Instant::now();
             view.snapshot(scan(&mut connection, view).await?);
-            let again = Instant::now() + every;
+            let again = Instant::now() + self.pause(every, began.elapsed());
             while let Ok(keys) = timeout_at(again, next_keys(&mut notified)).await {
                 let keys: Vec<String> = keys?.into_iter().collect();
                 let values = get(&mut connection, &keys).await?;
@@ -73,6 +78,12 @@ impl Redis {
                 view.apply(changes.collect());
             }
         }
+    }
+
+    /// How long to wait after a scan that `took` so long, where there is one `every` so often. Past
+    /// the time that the entry of a dead host stays, waiting would cost more than it saves.
+    fn pause(&self, every: Duration, took: Duration) -> Duration {
+        every.max(took * PAUSE_SHARE).min(self.heartbeat * 3)
     }
 
     /// Whether the server tells of keys that are set, deleted and expire. One that refuses to say is
@@ -251,6 +262,16 @@ impl Discovery for Redis {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scan_that_takes_long_is_a_small_part_of_the_time() {
+        let redis = Redis::new(&config::Discovery::default()).unwrap();
+        let pauses = [1, 100, 1000, 2000].map(|took| {
+            let took = Duration::from_millis(took);
+            redis.pause(SCAN_INTERVAL, took).as_millis()
+        });
+        assert_eq!(pauses, [500, 2000, 20_000, 30_000]);
+    }
 
     #[test]
     fn a_prefix_is_no_pattern() {
