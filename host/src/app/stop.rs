@@ -51,7 +51,7 @@ async fn leave(fleet: &Fleet, deadline: Instant) {
 }
 
 /// Waits for the open requests, but not past the deadline.
-async fn drain(mut draining: Draining, deadline: Instant) -> Stopped {
+async fn drain(mut draining: Draining<impl Sealed>, deadline: Instant) -> Stopped {
     let left = deadline.saturating_duration_since(Instant::now());
     let drained = tokio::time::timeout(left, draining.drain(left)).await;
     if drained.is_err() {

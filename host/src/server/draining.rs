@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::task::JoinSet;
-
-use super::cuttable::Streams;
-use crate::layers::Tunnels;
+use super::connections::Connections;
+use crate::{layers::Tunnels, stack::Sealed};
 
 /// How long connections may bring requests after the port is closed. Each is closed by the response
 /// to the next one, and only what is idle by then is closed without: that could cross a request on
@@ -14,34 +11,25 @@ use crate::layers::Tunnels;
 const LAST_REQUESTS: Duration = Duration::from_millis(250);
 
 /// Connections that finish what they have begun.
-pub(crate) struct Draining {
-    pub(super) streams: Streams,
-    pub(super) tunnels: Tunnels,
-    pub(super) connections: JoinSet<()>,
-    pub(super) graceful: GracefulShutdown,
-}
+pub(crate) struct Draining<S>(pub(super) Connections<S>);
 
-impl Draining {
+impl<S: Sealed> Draining<S> {
     /// Waits for every open request, and closes what is idle, for which there is so much `time`.
     /// Cancelling it is fine.
     pub(crate) async fn drain(&mut self, time: Duration) {
-        let all = async { while self.connections.join_next().await.is_some() {} };
+        let all = async { while self.0.go_on().await {} };
         // Whoever is not gone by then is closed as soon as it is idle.
         let _ = tokio::time::timeout(LAST_REQUESTS.min(time / 2), all).await;
-        std::mem::take(&mut self.graceful).shutdown().await;
+        self.0.close().await;
     }
 
     /// The connections that no longer speak HTTP, and are in no request's way.
     pub(crate) const fn tunnels(&self) -> &Tunnels {
-        &self.tunnels
+        self.0.tunnels()
     }
 
     /// Cuts what is still open, and returns once the last of it is gone.
-    pub(crate) async fn cut(mut self) {
-        self.streams.deadline().pass();
-        self.tunnels.cut();
-        self.connections.shutdown().await;
-        self.streams.ended().await;
-        self.tunnels.ended().await;
+    pub(crate) async fn cut(self) {
+        self.0.cut().await;
     }
 }

@@ -1,50 +1,28 @@
 //! The listeners: connections in, HTTP/1.1 and HTTP/2 on the same port.
 
 mod answered;
+mod connections;
 mod cuttable;
 mod draining;
 mod handshakes;
 
 use std::{
-    convert::Infallible,
     future::Future,
     io::{
         self,
         ErrorKind::{ConnectionAborted, ConnectionReset},
     },
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::FutureExt;
-use http::{Request, Response, Version};
-use hyper::{body::Incoming, service::service_fn, upgrade::OnUpgrade};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-};
-use tower::ServiceExt;
+use tokio::net::{TcpListener, TcpStream};
 
+use self::connections::Connections;
 pub(crate) use self::draining::Draining;
-use self::{
-    answered::Answered,
-    cuttable::Streams,
-    handshakes::{Handshakes, Secured},
-};
-use crate::{Body, layers::Tunnels, metrics::Traffic, stack::Sealed, tls};
-
-/// How long the first request of a connection may take to come. hyper has a timeout for every
-/// request's head, whose timer costs a forwarder a twentieth of its throughput.
-const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::{metrics::Traffic, stack::Sealed, tls};
 
 /// How long to wait when no connection can be accepted, most often for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -60,44 +38,18 @@ pub(crate) struct ByTls;
 /// A listener that serves one stack.
 pub(crate) struct Server<S> {
     listener: TcpListener,
-    /// `None` where plain text is served.
-    handshakes: Option<Handshakes>,
-    service: S,
-    builder: Builder<Streams>,
-    streams: Streams,
-    tunnels: Tunnels,
-    connections: JoinSet<()>,
-    graceful: GracefulShutdown,
-    traffic: Arc<Traffic>,
-    is_leaving: Arc<AtomicBool>,
+    connections: Connections<S>,
 }
 
 impl<S: Sealed> Server<S> {
     /// Serves `service` to whoever connects to `listener`, in plain text without `tls`.
     pub(crate) fn new(listener: TcpListener, tls: Option<tls::Acceptor>, service: S) -> Self {
-        let streams = Streams::default();
-        let mut builder = Builder::new(streams.clone());
-        builder.http1().header_read_timeout(None);
-        builder.http2().timer(TokioTimer::new());
-        let (connections, graceful) = (JoinSet::new(), GracefulShutdown::new());
-        let (tunnels, traffic) = (Tunnels::default(), Arc::default());
-        Self {
-            listener,
-            handshakes: tls.map(Handshakes::new),
-            service,
-            builder,
-            streams,
-            tunnels,
-            connections,
-            graceful,
-            traffic,
-            is_leaving: Arc::default(),
-        }
+        Self { listener, connections: Connections::new(tls, service) }
     }
 
     /// The same server, whose requests and connections are counted there.
     pub(crate) fn counted_by(self, traffic: &Arc<Traffic>) -> Self {
-        Self { traffic: Arc::clone(traffic), ..self }
+        Self { connections: self.connections.counted_by(traffic), ..self }
     }
 
     /// Accepts connections until `stop` is ready; more may come until the port is closed.
@@ -107,11 +59,7 @@ impl<S: Sealed> Server<S> {
             tokio::select! {
                 stopped = &mut stop => return stopped,
                 accepted = self.listener.accept() => self.accepted(accepted).await,
-                Some((stream, peer)) = secured(&mut self.handshakes) => {
-                    self.connection(stream, peer);
-                }
-                // Only ended connections are taken out, so that the set does not grow.
-                Some(_) = self.connections.join_next() => {}
+                true = self.connections.go_on() => {}
             }
         }
     }
@@ -119,29 +67,20 @@ impl<S: Sealed> Server<S> {
     /// From now on every response tells a client of HTTP/1.1 to bring its next request elsewhere;
     /// one of HTTP/2 is told when the port is closed, which loses no request there.
     pub(crate) fn leave(&self) {
-        self.is_leaving.store(true, Ordering::Relaxed);
+        self.connections.leave();
     }
 
     /// Closes the port. Whoever is known to have connected by then is still served.
-    pub(crate) async fn close(mut self) -> Draining {
+    pub(crate) async fn close(mut self) -> Draining<S> {
         while let Some(accepted @ Ok(_)) = self.listener.accept().now_or_never() {
             self.accepted(accepted).await;
         }
-        let Self { streams, tunnels, connections, graceful, .. } = self;
-        Draining { streams, tunnels, connections, graceful }
+        Draining(self.connections)
     }
 
     async fn accepted(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
         match accepted {
-            Ok((stream, peer)) => {
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%peer, "TCP_NODELAY could not be set: {error}");
-                }
-                match &mut self.handshakes {
-                    None => self.connection(stream, peer),
-                    Some(handshakes) => handshakes.begin(stream, peer),
-                }
-            }
+            Ok((stream, peer)) => self.connections.add(stream, peer),
             // The client was gone again before its turn came.
             Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionReset) => {}
             Err(error) => {
@@ -150,69 +89,6 @@ impl<S: Sealed> Server<S> {
             }
         }
     }
-
-    fn connection<T>(&mut self, stream: T, peer: SocketAddr)
-    where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let is_tls = self.handshakes.is_some();
-        let service = self.service.clone();
-        let has_asked = Arc::new(AtomicBool::new(false));
-        let asks = Arc::clone(&has_asked);
-        let (tunnels, traffic) = (self.tunnels.clone(), Arc::clone(&self.traffic));
-        let is_leaving = Arc::clone(&self.is_leaving);
-        let open = traffic.connection();
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            asks.store(true, Ordering::Relaxed);
-            if request.extensions().get::<OnUpgrade>().is_some() {
-                request.extensions_mut().insert(tunnels.clone());
-            }
-            if is_tls {
-                request.extensions_mut().insert(ByTls);
-            }
-            let is_last = is_leaving.load(Ordering::Relaxed) && request.version() < Version::HTTP_2;
-            let inner = answer(service.clone(), request, peer);
-            Answered { inner, ticket: Some(traffic.request()), is_last }
-        });
-        let stream = TokioIo::new(stream);
-        let connection = self.builder.serve_connection_with_upgrades(stream, service);
-        let connection = self.graceful.watch(connection.into_owned());
-        self.connections.spawn(self.streams.deadline().over(async move {
-            let _open = open;
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    // Clients go away all the time; a broken request is theirs to mend.
-                    tracing::debug!(%peer, "the connection ended: {error}");
-                },
-                () = stays_silent(&has_asked) => {
-                    tracing::debug!(%peer, "closed: no request came in {FIRST_REQUEST_TIMEOUT:?}");
-                }
-            }
-        }));
-    }
-}
-
-/// The next connection over TLS; `None` where none is on its way.
-async fn secured(handshakes: &mut Option<Handshakes>) -> Option<Secured> {
-    handshakes.as_mut()?.next().await
-}
-
-/// Returns once the first request is overdue; never, where it has come.
-async fn stays_silent(has_asked: &AtomicBool) {
-    tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;
-    if has_asked.load(Ordering::Relaxed) {
-        std::future::pending::<()>().await;
-    }
-}
-
-fn answer(
-    service: impl Sealed,
-    request: Request<Incoming>,
-    peer: SocketAddr,
-) -> impl Future<Output = Result<Response<Body>, Infallible>> {
-    let mut request = request.map(Body::from);
-    request.extensions_mut().insert(Peer(peer));
-    service.oneshot(request)
 }
 
 #[cfg(test)]
@@ -221,6 +97,7 @@ mod tests {
 
     use bytes::Bytes;
     use futures_util::{StreamExt, stream};
+    use http::{Request, Response};
     use http_body::Frame;
     use http_body_util::{BodyExt, StreamBody};
     use hyper_util::{
@@ -228,7 +105,7 @@ mod tests {
         rt::TokioExecutor,
     };
     use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
+        io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex},
         sync::oneshot,
         task::JoinHandle,
     };
@@ -236,41 +113,58 @@ mod tests {
 
     use super::*;
     use crate::{
-        Tunnel, config,
+        Body, Tunnel, config,
         layers::testing::Journal,
         stack::{Handler, ServerStack},
+        tls::{ServerFiles, testing::Authority},
     };
 
     /// A server on loopback whose plugin writes a journal.
-    struct Running {
+    struct Running<S> {
         journal: Journal,
         url: String,
         stop: oneshot::Sender<()>,
-        served: JoinHandle<Draining>,
+        served: JoinHandle<Draining<S>>,
     }
 
-    impl Running {
-        async fn start<B>(handler: impl Handler<B>) -> Self
-        where
-            B: http_body::Body<Data = Bytes> + Send + 'static,
-            B::Error: Into<BoxError>,
-        {
-            let journal = Journal::default();
-            let mut stack = ServerStack::new(handler, &config::Server::default());
-            stack.splice("scribe", journal.plugin("").server_layer().unwrap());
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let url = format!("http://{}/", listener.local_addr().unwrap());
-            let mut server = Server::new(listener, None, stack.seal().into_service());
-            let (stop, stopped) = oneshot::channel::<()>();
-            let served = tokio::spawn(async move {
-                server.accept_until(stopped).await.unwrap();
-                server.close().await
-            });
-            Self { journal, url, stop, served }
+    async fn start<B>(handler: impl Handler<B>) -> Running<impl Sealed>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        start_with(None, handler).await
+    }
+
+    async fn start_with<B>(
+        tls: Option<tls::Acceptor>,
+        handler: impl Handler<B>,
+    ) -> Running<impl Sealed>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let journal = Journal::default();
+        let mut stack = ServerStack::new(handler, &config::Server::default());
+        stack.splice("scribe", journal.plugin("").server_layer().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let mut server = Server::new(listener, tls, stack.seal().into_service());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(async move {
+            server.accept_until(stopped).await.unwrap();
+            server.close().await
+        });
+        Running { journal, url, stop, served }
+    }
+
+    impl<S: Sealed> Running<S> {
+        /// Where it listens.
+        fn place(&self) -> &str {
+            self.url.trim_start_matches("http://").trim_end_matches('/')
         }
 
         /// Stops to accept.
-        async fn stop(self) -> (Journal, Draining) {
+        async fn stop(self) -> (Journal, Draining<S>) {
             self.stop.send(()).unwrap();
             (self.journal, soon(self.served).await.unwrap())
         }
@@ -292,7 +186,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_deadline_cuts_says_that_the_host_stopped() {
         for client in clients() {
-            let running = Running::start(tower::service_fn(|request: Request<Body>| async move {
+            let running = start(tower::service_fn(|request: Request<Body>| async move {
                 if request.uri().path() == "/never" {
                     future::pending::<()>().await;
                 }
@@ -329,11 +223,10 @@ mod tests {
     }
 
     /// The client's and the other end of an open tunnel.
-    async fn tunnel(running: &Running) -> (TcpStream, TcpStream) {
+    async fn tunnel(running: &Running<impl Sealed>) -> (TcpStream, TcpStream) {
         let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let place = other.local_addr().unwrap();
-        let server = running.url.trim_start_matches("http://").trim_end_matches('/');
-        let mut client = TcpStream::connect(server).await.unwrap();
+        let mut client = TcpStream::connect(running.place()).await.unwrap();
         let head = format!("CONNECT {place} HTTP/1.1\r\nhost: {place}\r\n\r\n");
         client.write_all(head.as_bytes()).await.unwrap();
         let (other, _) = soon(other.accept()).await.unwrap();
@@ -355,7 +248,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tunnel_is_followed_to_the_end_of_both_directions() {
-        let running = Running::start(tower::service_fn(connect)).await;
+        let running = start(tower::service_fn(connect)).await;
         let (mut client, mut other) = tunnel(&running).await;
         pass(&mut client, &mut other, "ping").await;
         pass(&mut other, &mut client, "pong!").await;
@@ -371,7 +264,7 @@ mod tests {
     #[tokio::test]
     async fn a_tunnel_says_who_broke_it() {
         for (client_breaks, end) in [(true, "client gone"), (false, "upstream gone")] {
-            let running = Running::start(tower::service_fn(connect)).await;
+            let running = start(tower::service_fn(connect)).await;
             let (client, other) = tunnel(&running).await;
             let (breaks, stays) = if client_breaks { (client, other) } else { (other, client) };
             // Closing it sends a reset.
@@ -385,7 +278,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tunnel_is_in_no_requests_way_and_is_cut_at_the_deadline() {
-        let running = Running::start(tower::service_fn(connect)).await;
+        let running = start(tower::service_fn(connect)).await;
         let (mut client, mut other) = tunnel(&running).await;
         let (journal, mut draining) = running.stop().await;
         soon(draining.drain(Duration::from_secs(60))).await;
@@ -399,7 +292,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_response_body_is_told_as_one() {
         for client in clients() {
-            let running = Running::start(tower::service_fn(|_: Request<Body>| async {
+            let running = start(tower::service_fn(|_: Request<Body>| async {
                 let chunk = Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"one")));
                 let panics = stream::once(async {
                     // What there is by then is sent first.
@@ -417,13 +310,33 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn only_a_connection_that_never_asks_is_closed() {
-        let patience = FIRST_REQUEST_TIMEOUT * 10;
-        for (has_asked, is_closed) in [(false, true), (true, false)] {
-            let silent = AtomicBool::new(has_asked);
-            let ended = tokio::time::timeout(patience, stays_silent(&silent)).await;
-            assert_eq!(ended.is_ok(), is_closed, "{has_asked}");
-        }
+    #[tokio::test]
+    async fn a_handshake_that_is_under_way_when_the_port_closes_is_finished() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        let [cert, key] = authority.issue(folder.path(), "own");
+        let tls = ServerFiles::read(&config::ServerTls { cert, key, client_ca: None }).unwrap();
+        let served = tower::service_fn(async |_: Request<Body>| {
+            Ok::<_, BoxError>(Response::new(Body::empty()))
+        });
+        let running = start_with(Some(tls.follow()), served).await;
+        let mut socket = TcpStream::connect(running.place()).await.unwrap();
+        let (near, mut far) = duplex(1 << 14);
+        let connector = authority.connector();
+        let asking = tokio::spawn(async move {
+            let mut stream =
+                connector.connect("localhost".try_into().unwrap(), near).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+            stream.read_u64().await.unwrap().to_be_bytes()
+        });
+        let mut hello = [0; 4096];
+        let length = soon(far.read(&mut hello)).await.unwrap();
+        socket.write_all(&hello[..length]).await.unwrap();
+        soon(socket.readable()).await.unwrap();
+
+        let (_, mut draining) = running.stop().await;
+        tokio::spawn(async move { copy_bidirectional(&mut far, &mut socket).await });
+        soon(draining.drain(Duration::from_secs(60))).await;
+        assert_eq!(&soon(asking).await.unwrap(), b"HTTP/1.0");
     }
 }
