@@ -4,10 +4,12 @@ use std::{
     convert::Infallible,
     future::Future,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -21,7 +23,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     task::JoinSet,
+    time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{
@@ -46,6 +50,8 @@ pub(super) struct Connections<S> {
     tunnels: Tunnels,
     open: JoinSet<()>,
     graceful: GracefulShutdown,
+    /// No first request is waited for any more.
+    overdue: CancellationToken,
     traffic: Arc<Traffic>,
     is_leaving: Arc<AtomicBool>,
 }
@@ -65,6 +71,7 @@ impl<S: Sealed> Connections<S> {
             tunnels: Tunnels::default(),
             open: JoinSet::new(),
             graceful: GracefulShutdown::new(),
+            overdue: CancellationToken::new(),
             traffic: Arc::default(),
             is_leaving: Arc::default(),
         }
@@ -103,10 +110,15 @@ impl<S: Sealed> Connections<S> {
         self.is_leaving.store(true, Ordering::Relaxed);
     }
 
-    /// Closes each as soon as it is idle, and returns once the last is closed.
-    pub(super) async fn close(&mut self) {
+    /// Closes each as soon as it is idle, and returns once the last is closed. One that has brought
+    /// no request has so much `time` to come to its first, or to agree to its end.
+    pub(super) async fn close(&mut self, time: Duration) {
         self.handshakes = None;
-        std::mem::take(&mut self.graceful).shutdown().await;
+        let mut closed = pin!(std::mem::take(&mut self.graceful).shutdown());
+        if timeout(time, &mut closed).await.is_err() {
+            self.overdue.cancel();
+            closed.await;
+        }
     }
 
     /// The connections that no longer speak HTTP.
@@ -133,7 +145,7 @@ impl<S: Sealed> Connections<S> {
         let asks = Arc::clone(&has_asked);
         let (tunnels, traffic) = (self.tunnels.clone(), Arc::clone(&self.traffic));
         let is_leaving = Arc::clone(&self.is_leaving);
-        let counted = traffic.connection();
+        let (counted, overdue) = (traffic.connection(), self.overdue.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             asks.store(true, Ordering::Relaxed);
             if request.extensions().get::<OnUpgrade>().is_some() {
@@ -152,12 +164,14 @@ impl<S: Sealed> Connections<S> {
         self.open.spawn(self.streams.deadline().over(async move {
             let _counted = counted;
             tokio::select! {
+                // What there is to read is read before it counts as silent.
+                biased;
                 ended = connection => if let Err(error) = ended {
                     // Clients go away all the time; a broken request is theirs to mend.
                     tracing::debug!(%peer, "the connection ended: {error}");
                 },
-                () = stays_silent(&has_asked) => {
-                    tracing::debug!(%peer, "closed: no request came in {FIRST_REQUEST_TIMEOUT:?}");
+                () = stays_silent(&has_asked, &overdue) => {
+                    tracing::debug!(%peer, "closed: no request came in time");
                 }
             }
         }));
@@ -170,11 +184,13 @@ async fn secured(handshakes: &mut Option<Handshakes>) -> Option<Secured> {
 }
 
 /// Returns once the first request is overdue; never, where it has come.
-async fn stays_silent(has_asked: &AtomicBool) {
-    tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;
-    if has_asked.load(Ordering::Relaxed) {
-        std::future::pending::<()>().await;
-    }
+async fn stays_silent(has_asked: &AtomicBool, overdue: &CancellationToken) {
+    let mut silence = pin!(timeout(FIRST_REQUEST_TIMEOUT, overdue.cancelled()));
+    std::future::poll_fn(|cx| match has_asked.load(Ordering::Relaxed) {
+        true => Poll::Pending,
+        false => silence.as_mut().poll(cx).map(|_| ()),
+    })
+    .await;
 }
 
 fn answer(
@@ -193,11 +209,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_a_connection_that_never_asks_is_closed() {
-        let patience = FIRST_REQUEST_TIMEOUT * 10;
-        for (has_asked, is_closed) in [(false, true), (true, false)] {
-            let silent = AtomicBool::new(has_asked);
-            let ended = tokio::time::timeout(patience, stays_silent(&silent)).await;
-            assert_eq!(ended.is_ok(), is_closed, "{has_asked}");
+        let (patience, overdue) = (FIRST_REQUEST_TIMEOUT * 10, CancellationToken::new());
+        for is_stopping in [false, true] {
+            for has_asked in [false, true] {
+                let asked = AtomicBool::new(has_asked);
+                let ended = timeout(patience, stays_silent(&asked, &overdue)).await;
+                assert_eq!(ended.is_err(), has_asked, "{is_stopping}");
+            }
+            overdue.cancel();
         }
     }
 }

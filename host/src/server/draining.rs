@@ -17,10 +17,11 @@ impl<S: Sealed> Draining<S> {
     /// Waits for every open request, and closes what is idle, for which there is so much `time`.
     /// Cancelling it is fine.
     pub(crate) async fn drain(&mut self, time: Duration) {
+        let moment = LAST_REQUESTS.min(time / 4);
         let all = async { while self.0.go_on().await {} };
         // Whoever is not gone by then is closed as soon as it is idle.
-        let _ = tokio::time::timeout(LAST_REQUESTS.min(time / 2), all).await;
-        self.0.close().await;
+        let _ = tokio::time::timeout(moment, all).await;
+        self.0.close(moment).await;
     }
 
     /// The connections that no longer speak HTTP, and are in no request's way.

@@ -96,7 +96,7 @@ mod tests {
     use std::future;
 
     use bytes::Bytes;
-    use futures_util::{StreamExt, stream};
+    use futures_util::{StreamExt, future::join, stream};
     use http::{Request, Response};
     use http_body::Frame;
     use http_body_util::{BodyExt, StreamBody};
@@ -106,7 +106,7 @@ mod tests {
     };
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex},
-        sync::oneshot,
+        sync::{Semaphore, oneshot},
         task::JoinHandle,
     };
     use tower::BoxError;
@@ -338,5 +338,47 @@ mod tests {
         tokio::spawn(async move { copy_bidirectional(&mut far, &mut socket).await });
         soon(draining.drain(Duration::from_secs(60))).await;
         assert_eq!(&soon(asking).await.unwrap(), b"HTTP/1.0");
+    }
+
+    /// The preface of HTTP/2, and SETTINGS without any.
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+
+    #[tokio::test]
+    async fn connections_without_a_request_are_in_no_stops_way() {
+        let (asked, may_answer) = [(); 2].map(|()| Arc::new(Semaphore::new(0))).into();
+        let (asks, waits) = (Arc::clone(&asked), Arc::clone(&may_answer));
+        let running = start(tower::service_fn(move |_: Request<Body>| {
+            asks.add_permits(1);
+            let waits = Arc::clone(&waits);
+            async move {
+                waits.acquire().await?.forget();
+                Ok::<_, BoxError>(Response::new(Body::empty()))
+            }
+        }))
+        .await;
+        let mut silent = Vec::new();
+        for begun in [b"GET / HTT".as_slice(), b"PRI * HTT", PREFACE] {
+            let mut client = TcpStream::connect(running.place()).await.unwrap();
+            client.write_all(begun).await.unwrap();
+            silent.push(client);
+        }
+        // It says that it has read the preface.
+        soon(silent[2].read_exact(&mut [0; 9])).await.unwrap();
+        let url = running.url.clone();
+        let asking = clients().map(|client| tokio::spawn(client.get(url.parse().unwrap())));
+        let _ = soon(asked.acquire_many(2)).await.unwrap();
+
+        let (_, mut draining) = running.stop().await;
+        let drained = draining.drain(Duration::from_secs(60));
+        let others = async {
+            for mut client in silent {
+                client.read_to_end(&mut Vec::new()).await.unwrap();
+            }
+            may_answer.add_permits(2);
+        };
+        let _ = soon(join(drained, others)).await;
+        for answer in asking {
+            assert_eq!(soon(answer).await.unwrap().unwrap().status(), 200);
+        }
     }
 }
