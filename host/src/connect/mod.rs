@@ -202,19 +202,9 @@ pub(crate) struct Connector {
 
 impl Connector {
     pub(crate) fn new(timeout: Duration, tls: ClientFiles, alpn: &'static [&'static [u8]]) -> Self {
-        let mut http = HttpConnector::new();
-        http.set_connect_timeout(Some(timeout));
-        http.set_nodelay(true);
+        let mut http = plain(timeout);
         http.enforce_http(false);
         Self { http, timeout, tls, alpn, https: Arc::default() }
-    }
-
-    /// Lets the system find out that the other end of a silent connection is gone.
-    pub(crate) fn keep_alive(mut self) -> Self {
-        self.http.set_keepalive(Some(Duration::from_secs(10)));
-        self.http.set_keepalive_interval(Some(Duration::from_secs(5)));
-        self.http.set_keepalive_retries(Some(3));
-        self
     }
 
     fn https(&self) -> io::Result<HttpsConnector<HttpConnector>> {
@@ -226,6 +216,17 @@ impl Connector {
         let made = HttpsConnector::from((self.http.clone(), config));
         Ok(self.https.get_or_init(|| made).clone())
     }
+}
+
+/// Makes connections in plain text. The system finds out that the other end of a silent one is gone.
+fn plain(timeout: Duration) -> HttpConnector {
+    let mut http = HttpConnector::new();
+    http.set_connect_timeout(Some(timeout));
+    http.set_nodelay(true);
+    http.set_keepalive(Some(Duration::from_secs(10)));
+    http.set_keepalive_interval(Some(Duration::from_secs(5)));
+    http.set_keepalive_retries(Some(3));
+    http
 }
 
 impl Service<Uri> for Connector {
@@ -248,5 +249,22 @@ impl Service<Uri> for Connector {
             let late = |_| io::Error::other(format!("no TLS connection within {timeout:?}"));
             Ok(tokio::time::timeout(timeout, connection).await.map_err(late)??.into())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt::{socket_keepalive, tcp_keepidle};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_instance_that_is_gone_without_a_word_is_noticed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let connection = plain(Duration::from_secs(10)).call(url).await.unwrap();
+        assert!(socket_keepalive(connection.inner()).unwrap());
+        assert_eq!(tcp_keepidle(connection.inner()).unwrap(), Duration::from_secs(10));
     }
 }

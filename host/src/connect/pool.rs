@@ -20,7 +20,7 @@ use rustc_hash::FxHashMap;
 use tokio::{net::TcpStream, time::Instant};
 use tower::{BoxError, Service};
 
-use super::{SendError, Via};
+use super::{SendError, Via, plain};
 use crate::{Body, config};
 
 /// How long a connection is kept that nobody needs.
@@ -98,9 +98,7 @@ impl Kept {
 impl Pool {
     /// No connections yet, and the limits of `[client]` for those to come.
     pub(crate) fn new(config: &config::Client) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(config.connect_timeout));
-        connector.set_nodelay(true);
+        let connector = plain(config.connect_timeout);
         let connect_timeout = config.connect_timeout;
         Self(Arc::new(Inner { connector, connect_timeout, kept: Mutex::default() }))
     }

@@ -50,8 +50,8 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub(super) fn new(config: &config::Etcd, tls: ClientFiles) -> Self {
-        // A watch is silent while nothing changes. Without ALPN's h2 every answer is HTTP/1.1.
-        let connector = Connector::new(TIMEOUT, tls, &[b"http/1.1"]).keep_alive();
+        // Without ALPN's h2 every answer is HTTP/1.1.
+        let connector = Connector::new(TIMEOUT, tls, &[b"http/1.1"]);
         let http =
             Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         let login = json!({"name": config.user, "password": config.password});
