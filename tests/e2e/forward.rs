@@ -380,7 +380,7 @@ async fn a_client_that_breaks_off_its_upload_is_no_failure_of_the_upstream() {
         upstream.wait_for(nth + 1).await;
         drop(stream);
         for span in collector.trace(&caller.trace_id, 2).await {
-            assert_eq!(span.attribute("exchange.end_reason"), "client_gone", "{path}: {span:#?}");
+            assert_eq!(span.attribute("exchange.end_reason"), "client gone", "{path}: {span:#?}");
         }
     }
     let output = host.stop().await;
