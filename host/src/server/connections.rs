@@ -38,7 +38,7 @@ use crate::{Body, layers::Tunnels, metrics::Traffic, stack::Sealed, tls};
 
 /// How long the first request of a connection may take to come. hyper has a timeout for every
 /// request's head, whose timer costs a forwarder a twentieth of its throughput.
-const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections that are served by one stack.
 pub(super) struct Connections<S> {
@@ -201,22 +201,4 @@ fn answer(
     let mut request = request.map(Body::from);
     request.extensions_mut().insert(Peer(peer));
     service.oneshot(request)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn only_a_connection_that_never_asks_is_closed() {
-        let (patience, overdue) = (FIRST_REQUEST_TIMEOUT * 10, CancellationToken::new());
-        for is_stopping in [false, true] {
-            for has_asked in [false, true] {
-                let asked = AtomicBool::new(has_asked);
-                let ended = timeout(patience, stays_silent(&asked, &overdue)).await;
-                assert_eq!(ended.is_err(), has_asked, "{is_stopping}");
-            }
-            overdue.cancel();
-        }
-    }
 }

@@ -111,7 +111,7 @@ mod tests {
     };
     use tower::BoxError;
 
-    use super::*;
+    use super::{connections::FIRST_REQUEST_TIMEOUT, *};
     use crate::{
         Body, Tunnel, config,
         layers::testing::Journal,
@@ -379,6 +379,31 @@ mod tests {
         let _ = soon(join(drained, others)).await;
         for answer in asking {
             assert_eq!(soon(answer).await.unwrap().unwrap().status(), 200);
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_connection_that_never_asks_is_closed() {
+        let running = start(tower::service_fn(async |_: Request<Body>| {
+            Ok::<_, BoxError>(Response::new(Body::from("here")))
+        }))
+        .await;
+        let mut silent = TcpStream::connect(running.place()).await.unwrap();
+        let mut asking = TcpStream::connect(running.place()).await.unwrap();
+        ask(&mut asking).await;
+        tokio::time::pause();
+        tokio::time::advance(FIRST_REQUEST_TIMEOUT * 2).await;
+        tokio::time::resume();
+        assert_eq!(soon(silent.read(&mut [0])).await.unwrap(), 0, "it is closed");
+        ask(&mut asking).await;
+    }
+
+    /// One exchange over a connection that stays open.
+    async fn ask(stream: &mut TcpStream) {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nhere") {
+            answer.push(soon(stream.read_u8()).await.unwrap());
         }
     }
 }
