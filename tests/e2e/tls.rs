@@ -32,7 +32,6 @@ trials![
     a_stop_finishes_what_is_open_over_tls,
     calls_go_over_tls_and_show_a_certificate,
     a_call_over_tls_says_whether_its_connection_had_carried_another,
-    a_connection_that_falls_silent_is_replaced,
     an_instance_that_nobody_vouches_for_is_502,
 ];
 
@@ -325,19 +324,6 @@ async fn a_call_over_tls_says_whether_its_connection_had_carried_another() {
         }
         assert_eq!(upstreams.handshakes().len(), 1, "{alpn}");
     }
-}
-
-async fn a_connection_that_falls_silent_is_replaced() {
-    let (authority, upstream) = (Authority::new(), Upstream::ready().await);
-    let upstreams = Terminator::before(&upstream.url(), &authority, &["h2"], None).await;
-    let config = forwarding(upstreams.url());
-    let config = config.set("client.tls.ca", authority.ca().display().to_string());
-    let host = HostProcess::start(config).await;
-    assert_eq!(host.get("/hello/ada").send().await.status, 200);
-    upstreams.silence();
-    // Where that were not noticed, it would be 504 after half a minute.
-    assert_eq!(host.get("/hello/ada").send().await.status, 200);
-    assert_eq!(upstreams.handshakes().len(), 2);
 }
 
 async fn an_instance_that_nobody_vouches_for_is_502() {

@@ -132,7 +132,6 @@ fn write(path: &Path, kind: &str, der: &[u8]) {
 pub struct Terminator {
     address: SocketAddr,
     handshakes: watch::Sender<Vec<Handshake>>,
-    silenced: watch::Sender<()>,
     task: JoinHandle<()>,
 }
 
@@ -176,29 +175,13 @@ impl Terminator {
         let address = listener.local_addr().expect("a bound socket has an address");
         let place = url.trim_start_matches("http://").to_owned();
         let handshakes = watch::Sender::new(Vec::new());
-        let silenced = watch::Sender::new(());
         let (acceptor, seen) = (TlsAcceptor::from(Arc::new(config)), handshakes.clone());
-        let silence = silenced.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let mut silence = silence.subscribe();
-                let passed = pass(acceptor.clone(), stream, place.clone(), seen.clone());
-                tokio::spawn(async move {
-                    // Nothing is dropped, so neither end hears of it.
-                    let mut passed = std::pin::pin!(passed);
-                    tokio::select! {
-                        () = &mut passed => {}
-                        _ = silence.changed() => std::future::pending().await,
-                    }
-                });
+                tokio::spawn(pass(acceptor.clone(), stream, place.clone(), seen.clone()));
             }
         });
-        Self { address, handshakes, silenced, task }
-    }
-
-    /// From now on nothing passes by the connections that there are, and none is closed.
-    pub fn silence(&self) {
-        self.silenced.send_replace(());
+        Self { address, handshakes, task }
     }
 
     /// The base URL of what is behind it.

@@ -38,15 +38,6 @@ use self::{
 };
 use crate::{Body, config, tls::ClientFiles};
 
-/// How long nothing may come by a connection of HTTP/2 while a response is waited for, before it is
-/// asked whether it is alive. All requests go by the same one: where its other end is gone without a word,
-/// each would wait in vain.
-const PING_AFTER: Duration = Duration::from_secs(5);
-
-/// How long the answer to that may take. It is given by whoever speaks HTTP/2 there, however slow the
-/// service behind it is.
-const PONG_WITHIN: Duration = Duration::from_secs(5);
-
 /// A request that brought no response head.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
@@ -131,10 +122,7 @@ impl HttpClient {
     pub(crate) fn new(config: &config::Client, tls: &ClientFiles) -> Self {
         let client = |alpn| {
             let connector = Connector::new(config.connect_timeout, tls.clone(), alpn);
-            let mut builder = Client::builder(TokioExecutor::new());
-            builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
-            builder.http2_keep_alive_interval(PING_AFTER).http2_keep_alive_timeout(PONG_WITHIN);
-            builder.build(connector)
+            Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)
         };
         Self {
             plain: Pool::new(config),
