@@ -206,6 +206,11 @@ impl Connector {
     }
 }
 
+/// How long what was sent may lack the receipt of the system at the other end. All requests over HTTP/2
+/// go by the same connection: where its other end is gone without a word, each would wait in vain.
+/// Pings of HTTP/2 would tell as well, and gRPC's servers take those for an attack.
+const RECEIPT_WITHIN: Duration = Duration::from_secs(20);
+
 /// Makes connections in plain text. The system finds out that the other end of a silent one is gone.
 fn plain(timeout: Duration) -> HttpConnector {
     let mut http = HttpConnector::new();
@@ -214,6 +219,7 @@ fn plain(timeout: Duration) -> HttpConnector {
     http.set_keepalive(Some(Duration::from_secs(10)));
     http.set_keepalive_interval(Some(Duration::from_secs(5)));
     http.set_keepalive_retries(Some(3));
+    http.set_tcp_user_timeout(Some(RECEIPT_WITHIN));
     http
 }
 
@@ -242,7 +248,7 @@ impl Service<Uri> for Connector {
 
 #[cfg(test)]
 mod tests {
-    use rustix::net::sockopt::{socket_keepalive, tcp_keepidle};
+    use rustix::net::sockopt::{socket_keepalive, tcp_keepidle, tcp_user_timeout};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -254,5 +260,6 @@ mod tests {
         let connection = plain(Duration::from_secs(10)).call(url).await.unwrap();
         assert!(socket_keepalive(connection.inner()).unwrap());
         assert_eq!(tcp_keepidle(connection.inner()).unwrap(), Duration::from_secs(10));
+        assert_eq!(tcp_user_timeout(connection.inner()).unwrap(), 20_000);
     }
 }
