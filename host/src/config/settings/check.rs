@@ -17,6 +17,11 @@ use crate::{
 /// A store has better things to do than to renew entries.
 const LEAST_HEARTBEAT: Duration = Duration::from_millis(100);
 
+/// A request over loopback takes less.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 impl Settings {
     /// What the types alone do not say.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -24,11 +29,34 @@ impl Settings {
             let key = format!("route.{}.{}", error.index, error.key);
             ConfigError::setting(self.origin(&key), key, error.message)
         })?;
+        self.check_times()?;
         self.check_services()?;
         self.check_discovery()?;
         self.check_slips()?;
         self.check_variables()?;
         self.check_checksum()
+    }
+
+    /// Clocks end, and a limit of nothing lets nothing pass.
+    fn check_times(&self) -> Result<(), ConfigError> {
+        let Config { server, client, discovery, .. } = &self.config;
+        for (key, time, least) in [
+            ("server.request-timeout", server.request_timeout, SHORTEST),
+            ("server.drain-timeout", server.drain_timeout, Duration::ZERO),
+            ("discovery.heartbeat", discovery.heartbeat, LEAST_HEARTBEAT),
+            ("discovery.start-timeout", discovery.start_timeout, Duration::ZERO),
+            ("client.connect-timeout", client.connect_timeout, SHORTEST),
+            ("client.request-timeout", client.request_timeout, SHORTEST),
+            ("client.eject-for", client.eject_for, Duration::ZERO),
+        ] {
+            if time < least {
+                return Err(self.error(key, format!("wanted at least {least:?}, found {time:?}")));
+            }
+            if time > LONGEST {
+                return Err(self.error(key, format!("wanted at most a year, found {time:?}")));
+            }
+        }
+        Ok(())
     }
 
     /// With the `static` backend every group that will ever be is known now.
@@ -51,10 +79,6 @@ impl Settings {
     /// Others must be able to find this instance, where there are others.
     fn check_discovery(&self) -> Result<(), ConfigError> {
         let Config { discovery, server, .. } = &self.config;
-        if discovery.heartbeat < LEAST_HEARTBEAT {
-            let message = format!("wanted at least {LEAST_HEARTBEAT:?}");
-            return Err(self.error("discovery.heartbeat", message));
-        }
         if matches!(discovery.backend, Backend::Static) {
             return Ok(());
         }
@@ -134,6 +158,27 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use crate::config::settings::tests::parse;
+
+    #[test]
+    fn a_time_is_one_that_a_clock_can_wait_for_and_a_request_can_keep() {
+        for (text, wanted) in [
+            (
+                "[server]\nrequest-timeout = \"0s\"",
+                "server.request-timeout: wanted at least 1ms, found 0ns",
+            ),
+            (
+                "[client]\nconnect-timeout = \"1us\"",
+                "client.connect-timeout: wanted at least 1ms, found 1µs",
+            ),
+            (
+                "[server]\ndrain-timeout = \"18446744073709551615s\"",
+                "server.drain-timeout: wanted at most a year, found 18446744073709551615s",
+            ),
+        ] {
+            assert_eq!(parse(text, &[]).unwrap_err(), format!("host.toml:2: {wanted}"));
+        }
+        assert!(parse("[server]\ndrain-timeout = \"0s\"", &[]).is_ok(), "it ends at once");
+    }
 
     #[test]
     fn what_is_wrong_with_a_store_is_named_too() {

@@ -269,7 +269,7 @@ mod tests {
             ),
             (
                 "[discovery]\nheartbeat = \"1ms\"",
-                "host.toml:2: discovery.heartbeat: wanted at least 100ms",
+                "host.toml:2: discovery.heartbeat: wanted at least 100ms, found 1ms",
             ),
             (
                 "[[route]]\npath = \"/a\"\nrespond = { statu = 1 }",
