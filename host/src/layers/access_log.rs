@@ -109,7 +109,7 @@ impl Line {
             status = self.status.map(|status| status.as_u16()),
             bytes_in = end.request_bytes,
             bytes_out = end.response_bytes,
-            duration_ms = monotonic::seconds(self.start, now) * 1e3,
+            duration_ms = millis(monotonic::seconds(self.start, now)),
             outcome = name(end.outcome),
             peer,
             request_id = self.request_id.as_ref().and_then(|id| id.to_str().ok()),
@@ -146,6 +146,11 @@ const fn name(outcome: Outcome) -> &'static str {
     }
 }
 
+/// In whole microseconds.
+fn millis(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e3
+}
+
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
@@ -163,6 +168,13 @@ mod tests {
         let peer = server::Peer("127.0.0.1:5".parse().unwrap());
         let request = Request::put("/a/b?secret=1").header(X_REQUEST_ID, "seven");
         request.extension(peer).body(Body::from("four")).unwrap()
+    }
+
+    #[test]
+    fn a_time_has_no_more_digits_than_it_means() {
+        for (seconds, text) in [(22.796_999_999_999_998e-6, "0.023"), (1.25, "1250"), (0.0, "0")] {
+            assert_eq!(millis(seconds).to_string(), text);
+        }
     }
 
     /// The one line, without what is another each time.
