@@ -135,25 +135,25 @@ impl Cardinality {
     pub(crate) fn value<'a>(&self, key: &str, value: Cow<'a, str>) -> Cow<'a, str> {
         let hash = self.hashes.hash_one(&*value);
         let all = self.values.read().unwrap_or_else(PoisonError::into_inner);
-        let fate = all.get(key).map_or(Fate::New, |values| values.fate(hash, self.most));
+        let mut fate = all.get(key).map_or(Fate::New, |values| values.fate(hash, self.most));
         drop(all);
+        if let Fate::New = fate {
+            let mut all = self.values.write().unwrap_or_else(PoisonError::into_inner);
+            let values = all.entry(key.to_owned()).or_default();
+            // Others may have come in between.
+            fate = values.fate(hash, self.most);
+            if let Fate::New = fate {
+                values.seen.insert(hash);
+            }
+        }
         match fate {
-            Fate::Known => value,
+            Fate::Known | Fate::New => value,
             Fate::TooMany { is_first } => {
                 if is_first {
                     // The value may be what nobody should read in a log.
                     self.tell("values", key);
                 }
                 Cow::Borrowed(OVERFLOW)
-            }
-            Fate::New => {
-                let mut all = self.values.write().unwrap_or_else(PoisonError::into_inner);
-                let values = all.entry(key.to_owned()).or_default();
-                // Others may have come in between.
-                if let Fate::New = values.fate(hash, self.most) {
-                    values.seen.insert(hash);
-                }
-                if values.seen.contains(&hash) { value } else { Cow::Borrowed(OVERFLOW) }
             }
         }
     }
