@@ -45,8 +45,6 @@ struct Running {
     metrics: Option<Reader>,
     provider: SdkTracerProvider,
     tracing: Arc<Tracing>,
-    /// Whether spans go over the network.
-    has_collector: bool,
 }
 
 impl Plugin for Otel {
@@ -104,13 +102,7 @@ impl Plugin for Otel {
     }
 
     fn check(&self, timeout: Duration) -> Result<(), PluginError> {
-        match &self.0 {
-            Some(running) if running.has_collector => running
-                .pipeline
-                .check(timeout)
-                .map_err(|error| failed(format_args!("the collector cannot be reached: {error}"))),
-            _ => Ok(()),
-        }
+        self.0.as_ref().map_or(Ok(()), |running| running.each(|pipeline| pipeline.check(timeout)))
     }
 
     fn reconfigure(&self, settings: &str) -> Result<(), PluginError> {
@@ -179,8 +171,7 @@ impl Running {
         let asker = Asker::new(live.clone(), host, config.traces.clone(), &resource);
         pipeline.run_beside(asker.run());
         let provider = provider::register(live, resource, Arc::clone(&pipeline));
-        let has_collector = config.traces.exporter == config::Exporter::Otlp;
-        Ok(Self { pipeline, logs, own, metrics, provider, tracing, has_collector })
+        Ok(Self { pipeline, logs, own, metrics, provider, tracing })
     }
 
     fn pipelines(&self) -> impl Iterator<Item = &Pipeline> {

@@ -60,7 +60,13 @@ use self::{
     worker::Worker,
 };
 pub(crate) use self::{grpc::Grpc, health::Export as ExportState, transport::Transport};
-use crate::{config::Destination, otlp, record::Record, signal::Signal};
+use crate::{
+    config::{self, Destination},
+    otlp,
+    record::Record,
+    redact::shown_url,
+    signal::Signal,
+};
 
 /// The way of finished spans to the exporter. Shared by all who make spans.
 #[derive(Debug)]
@@ -68,6 +74,8 @@ pub(crate) struct Pipeline {
     shared: Arc<Shared>,
     stop: watch::Sender<Option<Instant>>,
     checks: Checks,
+    /// The URL of the collector as it may be shown; `None` where items go nowhere or to the console.
+    collector: Option<String>,
     runtime: Handle,
     thread: Mutex<Option<Thread>>,
 }
@@ -149,6 +157,8 @@ impl Pipeline {
             health: Health::new(signal, host),
             signal,
         });
+        let goes_out = destination.exporter == config::Exporter::Otlp;
+        let collector = goes_out.then(|| shown_url(&destination.endpoint));
         let (stop, stopped) = watch::channel(None);
         let (checks, asked) = unbounded_channel();
         let worker = Worker {
@@ -169,7 +179,7 @@ impl Pipeline {
             runtime.shutdown_background();
         })?;
         let thread = Mutex::new(Some(Thread { handle, over }));
-        Ok(Self { shared, stop, checks, runtime: on_runtime, thread })
+        Ok(Self { shared, stop, checks, collector, runtime: on_runtime, thread })
     }
 
     /// Lets this run beside the exports, on their thread, until it is over or the thread is.
@@ -257,18 +267,19 @@ impl Pipeline {
     /// # Errors
     /// Why the collector did not take it.
     pub(crate) fn check(&self, timeout: Duration) -> Result<(), PluginError> {
+        let Some(place) = &self.collector else { return Ok(()) };
         let (reply, answer) = mpsc::channel();
         // A thread that is gone drops the reply, and that is the answer.
         _ = self.checks.send(reply);
-        let error = match answer.recv_timeout(timeout) {
+        let (kind, reason) = match answer.recv_timeout(timeout) {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(reason)) => PluginError::new(ErrorKind::OTHER, reason),
-            Err(_) => {
-                let shown = shown(timeout);
-                PluginError::new(ErrorKind::TIMEOUT, format_args!("no answer within {shown}"))
-            }
+            Ok(Err(reason)) => (ErrorKind::OTHER, reason),
+            Err(_) => (ErrorKind::TIMEOUT, format!("no answer within {}", shown(timeout))),
         };
-        Err(error)
+        let noun = self.shared.signal.noun();
+        let message =
+            format_args!("the collector cannot be reached with {noun} at {place}: {reason}");
+        Err(PluginError::new(kind, message))
     }
 
     /// Exports all that has been finished so far. Blocks.
