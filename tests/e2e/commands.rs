@@ -11,6 +11,7 @@ trials![
     a_file_that_is_no_plugin_is_refused,
     an_address_in_use_ends_with_69,
     a_check_reaches_for_the_collector,
+    a_check_reaches_for_the_collector_of_each_signal,
 ];
 
 async fn host(arguments: &[&str]) -> Output {
@@ -48,6 +49,26 @@ async fn a_check_reaches_for_the_collector() {
         assert_eq!(output.stderr.contains(reason), code != 0, "{output:?}");
     }
     assert!(collector.spans().is_empty());
+}
+
+async fn a_check_reaches_for_the_collector_of_each_signal() {
+    let library = artifacts::plugin_otel().display().to_string();
+    let collector = Collector::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("host.toml");
+    fs::write(&file, Config::new().plugin(&library).set("log.level", "off").text()).unwrap();
+    for (signal, noun) in [("TRACES", "spans"), ("LOGS", "log records"), ("METRICS", "metrics")] {
+        let nowhere = format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT");
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.grpc_endpoint()),
+            (&*nowhere, "http://127.0.0.1:1"),
+        ];
+        let check = &["check", "--config", file.to_str().unwrap()];
+        let output = run(folder.path(), check, &variables).await;
+        assert_eq!(output.code, 69, "{signal}: {output:?}");
+        let reason = format!("{noun} at http://127.0.0.1:1: ");
+        assert!(output.stderr.contains(&reason), "{signal}: {output:?}");
+    }
 }
 
 async fn a_wrong_command_line_ends_with_64() {
