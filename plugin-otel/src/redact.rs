@@ -64,15 +64,12 @@ impl Redaction {
         let Some((key, value)) = pair.split_once('=') else {
             return self.hides_any(pair).then_some("");
         };
-        if is_word(key) {
-            return (self.is_secret(key) || self.hides_any(value)).then_some(key);
-        }
-        let is_clean = !self.hides_any(key);
-        if is_clean && (self.is_secret(key) || self.hides_any(value)) {
+        let is_word = is_word(key);
+        if self.is_secret(key) || is_word && self.hides_any(value) {
             return Some(key);
         }
         // The pair may be a URL, with its own `=` before this one or a user name on both sides of it.
-        self.hides_any(pair).then_some("")
+        (!is_word && self.hides_any(pair)).then_some("")
     }
 
     /// The path without user names, passwords and secret values of URLs in it.
@@ -309,7 +306,8 @@ mod tests {
             ("x;sig=s3cret", "REDACTED"),
             ("u%3Fsig=s3cret", "REDACTED"),
             ("http%3A%2F%2Fuser%3As3cret%40h%2F?a=1", "REDACTED"),
-            ("a[]=1&a[b]=http://h/?sig=s3cret", "a[]=1&a[b]=REDACTED"),
+            ("a[]=1&a[b]=http://h/?sig=s3cret", "a[]=1&REDACTED"),
+            ("http://s3cret:a=b@http://c:d@h/", "REDACTED"),
             ("http://h/?x=1", "http://h/?x=1"),
             ("next=http://h/?b=1", "next=http://h/?b=1"),
             ("Sig=1&SIG=2", "Sig=1&SIG=2"),
